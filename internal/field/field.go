@@ -1,0 +1,56 @@
+// Package field is how a configuration says what is wrong with it: one error
+// per problem, each with the path of the field and the value it got, and all of
+// them at once.
+package field
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Error is one problem with one field of a configuration.
+type Error struct {
+	Field   string // path of the field, such as "Retry.MaxAttempts" or "Endpoints[3].Address"
+	Value   any    // what it was set to
+	Problem string // what is wrong, such as "must not be negative"
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %s (got %#v)", e.Field, e.Problem, e.Value)
+}
+
+// Errors collects problems. The zero value is ready to use.
+type Errors struct{ list []error }
+
+// Add notes a problem with a field.
+func (e *Errors) Add(name string, value any, problem string) {
+	e.list = append(e.list, &Error{Field: name, Value: value, Problem: problem})
+}
+
+// Check notes the problem unless ok.
+func (e *Errors) Check(ok bool, name string, value any, problem string) {
+	if !ok {
+		e.Add(name, value, problem)
+	}
+}
+
+// Under takes over the problems that err holds, with the name of the
+// enclosing field put before theirs. Errors of other types are kept as they
+// are; nil is ignored.
+func (e *Errors) Under(name string, err error) {
+	switch err := err.(type) { //nolint:errorlint // takes apart what Err joined, on purpose
+	case nil:
+	case *Error:
+		e.list = append(e.list, &Error{Field: name + "." + err.Field, Value: err.Value, Problem: err.Problem})
+	case interface{ Unwrap() []error }:
+		for _, part := range err.Unwrap() {
+			e.Under(name, part)
+		}
+	default:
+		e.list = append(e.list, fmt.Errorf("%s: %w", name, err))
+	}
+}
+
+// Err returns all problems joined, or nil if there are none.
+func (e *Errors) Err() error { return errors.Join(e.list...) }
