@@ -1,0 +1,101 @@
+package call
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// responseBody is the body of an attempt's response: its end is the end of the
+// attempt.
+type responseBody struct {
+	io.ReadCloser
+	attempt *Attempt
+}
+
+// Read implements [io.Reader].
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.attempt.bodyEnded(err)
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *responseBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.attempt.end()
+	return err
+}
+
+// upgradedBody is the body of a response that is a connection, after 101. Its
+// end is its Close only: one direction that ends leaves the other.
+type upgradedBody struct {
+	io.ReadWriteCloser
+	attempt *Attempt
+}
+
+// Close implements [io.Closer].
+func (b *upgradedBody) Close() error {
+	err := b.ReadWriteCloser.Close()
+	b.attempt.end()
+	return err
+}
+
+// wrap arranges for the end of the response to be seen. The response itself
+// stays the one that the transport returned, because the transport puts the
+// trailers into it at the end of the body.
+func (a *Attempt) wrap(resp *http.Response) {
+	if resp.Request == nil {
+		resp.Request = &a.req
+	}
+	switch body := resp.Body.(type) {
+	case nil:
+		resp.Body = http.NoBody // against the contract of RoundTripper, but harmless
+		a.end()
+	case io.ReadWriteCloser:
+		resp.Body = &upgradedBody{body, a}
+	default:
+		if body == http.NoBody {
+			a.end()
+			return
+		}
+		a.answer = responseBody{body, a}
+		resp.Body = &a.answer
+	}
+}
+
+// bodyEnded takes the error with which reading the body ended. A body that
+// breaks while its caller is still there is the endpoint's failure, whatever its
+// headers said.
+func (a *Attempt) bodyEnded(err error) {
+	if !errors.Is(err, io.EOF) && a.record.CallerErr() == nil && a.Outcome.Class.Good() && a.pick.Node != nil {
+		a.pick.Broke()
+	}
+	a.end()
+}
+
+const (
+	// drainBytes and drainFor bound what is read of an answer that nobody
+	// wants, so that its connection can be used again.
+	drainBytes = 4 << 10
+	drainFor   = 50 * time.Millisecond
+)
+
+// discard ends an attempt whose answer nobody wants.
+func (a *Attempt) discard() {
+	if a.Response == nil {
+		return
+	}
+	body := a.Response.Body
+	if a.Response.ContentLength <= drainBytes && a.ended.Load() == open {
+		// The timer closes the body under a Read that takes too long, which
+		// the bodies of net/http allow.
+		t := a.record.cfg.Clock.AfterFunc(drainFor, func() { _ = body.Close() })
+		_, _ = io.CopyN(io.Discard, body, drainBytes+1)
+		t.Stop()
+	}
+	_ = body.Close()
+}

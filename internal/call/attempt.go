@@ -1,0 +1,318 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/internal/wait"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Attempt is one sending of a request, and the context under which it is sent.
+// That context lives until the response's body has ended. Fields are set by the
+// goroutine that drives the call.
+type Attempt struct {
+	context.Context
+
+	record *Record
+	req    http.Request
+
+	// Response, Failure and Outcome are how it went, set by Send.
+	Response *http.Response
+	Failure  error
+	Outcome  outcome.Outcome
+	// Took is the time from sending to the response's headers.
+	Took time.Duration
+	// Others says that there was another endpoint which this call has not
+	// tried. Set by Take.
+	Others bool
+
+	before   *Attempt // the one whose body may still be read, until Send
+	pick     node.Pick
+	endpoint discovery.Endpoint
+	sent     bool
+	start    time.Time
+	timeout  time.Duration
+	deadline *wait.Deadline
+	trace    httptrace.ClientTrace
+	wanted   atomic.Int32 // how often the transport asked for a connection
+	got      atomic.Int32 // how often it got one
+	body     requestBody
+	answer   responseBody
+	ended    atomic.Int32
+}
+
+// The stages of the end of an attempt.
+const (
+	open        int32 = iota
+	finalAnswer       // the answer is the caller's: its end ends the call
+	over
+)
+
+type attemptKey struct{}
+
+// NewAttempt prepares another attempt. Its request has the record's request
+// with a body of its own; timeout bounds the time to the response's headers,
+// zero means no bound.
+func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
+	a := &r.first
+	if a.record != nil {
+		a = new(Attempt)
+	}
+	a.record, a.timeout = r, timeout
+	a.trace.GetConn = func(string) { a.wanted.Add(1) }
+	a.trace.GotConn = func(httptrace.GotConnInfo) { a.got.Add(1) }
+	a.Context = httptrace.WithClientTrace(r, &a.trace)
+	a.req = *r.req.WithContext(a)
+	if a.before = r.last; a.before != nil && !a.before.sent {
+		a.before = a.before.before
+	}
+	r.last = a
+	return a
+}
+
+// Joinable returns the attempt that a layer above has made and nobody has sent
+// yet, or nil.
+func Joinable(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(attemptKey{}).(*Attempt)
+	if a == nil || a.sent {
+		return nil
+	}
+	return a
+}
+
+// FromAttempt returns the innermost attempt of the context, or nil.
+func FromAttempt(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(attemptKey{}).(*Attempt)
+	return a
+}
+
+// Value implements [context.Context].
+func (a *Attempt) Value(key any) any {
+	if key == (attemptKey{}) {
+		return a
+	}
+	return a.Context.Value(key)
+}
+
+// Record returns the call to which the attempt belongs.
+func (a *Attempt) Record() *Record { return a.record }
+
+// Request returns what is to be sent. Nobody may change it.
+func (a *Attempt) Request() *http.Request { return &a.req }
+
+// Endpoint returns where the attempt went; it is zero if no layer picks.
+func (a *Attempt) Endpoint() discovery.Endpoint { return a.endpoint }
+
+// Sent reports whether the request was handed to a transport. If not, a layer
+// refused it.
+func (a *Attempt) Sent() bool { return a.sent }
+
+// WantedConn reports whether the transport asked for a connection. One that
+// never did so either does not support httptrace or refused the request.
+func (a *Attempt) WantedConn() bool { return a.wanted.Load() > 0 }
+
+// Connections returns how many connections the transport got for the attempt:
+// more than one when net/http repeated the request by itself.
+func (a *Attempt) Connections() int { return int(a.got.Load()) }
+
+// Take notes the endpoint that was picked. The attempt ends the pick. others
+// says whether there is another endpoint that this call has not tried.
+func (a *Attempt) Take(p node.Pick, others bool) {
+	a.pick, a.endpoint, a.Others = p, p.Node.Endpoint(), others
+}
+
+// A layer that joins attempts embeds Layer, so that the one above it leaves the
+// sending to it.
+type Layer struct{}
+
+func (Layer) joinsAttempts() {}
+
+// Through passes the attempt to the layer below, or sends it if that is a
+// transport.
+func (a *Attempt) Through(next http.RoundTripper) (*http.Response, error) {
+	if _, ok := next.(interface{ joinsAttempts() }); ok {
+		resp, err := next.RoundTrip(&a.req)
+		if !a.sent {
+			a.refused(err)
+		}
+		return resp, err
+	}
+	return a.Send(next)
+}
+
+// refused notes that a layer below did not let the attempt go.
+func (a *Attempt) refused(err error) {
+	a.Failure = err
+	a.Outcome = outcome.Outcome{Class: outcome.Refused}
+	if a.record.CallerErr() != nil {
+		a.Outcome.Class = outcome.Canceled
+	}
+}
+
+// Send hands the request to a transport and settles the attempt: its outcome is
+// told to everybody, and the response's body is wrapped. If the transport
+// panics, that counts as a failure, nothing stays acquired, and the panic goes
+// on. If the request's body cannot be had again, nothing is sent, and the answer
+// of the attempt before stays held.
+func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
+	r := a.record
+	if !r.rewind(a) {
+		a.Outcome = outcome.Outcome{Class: outcome.Refused}
+		a.told(r.cfg.Clock.Now())
+		a.end()
+		return nil, errNotReplayable
+	}
+	r.discardHeld()
+	r.countSent()
+	a.sent, a.before = true, nil
+	if a.timeout > 0 {
+		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, errAttemptTimeout)
+	}
+	a.start = r.cfg.Clock.Now()
+	returned := false
+	defer func() {
+		if !returned {
+			a.panicked()
+		}
+	}()
+	resp, err := base.RoundTrip(&a.req)
+	returned = true
+	a.settle(resp, err)
+	return a.Response, a.Failure
+}
+
+func (a *Attempt) panicked() {
+	a.body.detach() // nobody will close it
+	a.Outcome = outcome.Outcome{Class: outcome.Failure}
+	a.told(a.record.cfg.Clock.Now())
+	a.end()
+	a.record.Finish(nil)
+}
+
+// settle takes what the transport returned.
+func (a *Attempt) settle(resp *http.Response, err error) {
+	timedOut := a.deadline != nil && !a.deadline.Lift()
+	switch {
+	case resp != nil && err != nil: // against the contract of RoundTripper
+		_ = resp.Body.Close()
+		resp = nil
+	case resp == nil && err == nil:
+		err = errNoAnswer
+	}
+	a.Response, a.Failure = resp, err
+	a.Outcome = a.classify(timedOut)
+	a.told(a.record.cfg.Clock.Now())
+	if resp == nil {
+		a.record.errs = append(a.record.errs, err)
+		a.end()
+		return
+	}
+	a.wrap(resp)
+}
+
+func (a *Attempt) classify(timedOut bool) outcome.Outcome {
+	r := a.record
+	facts := outcome.Attempt{
+		Request:  &r.req,
+		Response: a.Response,
+		Err:      a.Failure,
+		TimedOut: timedOut || r.TimedOut(),
+	}
+	if a.Failure != nil {
+		facts.CallerErr = r.CallerErr()
+		facts.NeverSent = a.neverSent()
+	}
+	return r.cfg.Classify(facts)
+}
+
+// neverSent reports whether the failed attempt provably reached no server: the
+// transport asked for a connection and got none, or the type of the error says
+// so. That HTTP/2 has not reported its headers written proves nothing, and a
+// transport that never asked for a connection does not report what it does.
+func (a *Attempt) neverSent() bool {
+	if errors.Is(a.Failure, errRewind) {
+		// net/http wanted to send the request again. It does that with any
+		// request that was not processed, and also with those that it holds
+		// for safe to repeat.
+		return !replayedByNetHTTP(&a.req)
+	}
+	if a.got.Load() > 0 {
+		return outcome.RefusedStream(a.Failure) || errors.Is(a.Failure, outcome.ErrNeverSent)
+	}
+	return a.wanted.Load() > 0 || outcome.Unsent(a.Failure)
+}
+
+// told reports the outcome to the endpoint and to the record's owner.
+func (a *Attempt) told(now time.Time) {
+	a.Took = now.Sub(a.start)
+	if a.pick.Node != nil {
+		a.pick.Answered(node.Answer{Now: now, Took: a.Took, Class: a.Outcome.Class})
+	}
+	if a.record.cfg.Answered != nil {
+		a.record.cfg.Answered(a)
+	}
+}
+
+// final notes that the answer is the caller's, and reports whether it has ended
+// already.
+func (a *Attempt) final() bool { return !a.ended.CompareAndSwap(open, finalAnswer) }
+
+// end lets go of the endpoint and the context. It may be called more than once,
+// and from the goroutine that reads the body.
+func (a *Attempt) end() {
+	before := a.ended.Swap(over)
+	if before == over {
+		return
+	}
+	if a.pick.Node != nil {
+		a.pick.Done()
+	}
+	if a.deadline != nil {
+		a.deadline.End()
+	}
+	if before == finalAnswer {
+		a.record.end()
+	}
+}
+
+var (
+	errAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
+	errNotReplayable  error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
+	errNoAnswer             = errors.New("evenkeel: the transport returned neither a response nor an error")
+)
+
+// timeoutError is a context.DeadlineExceeded with a better text.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string        { return e.text }
+func (e *timeoutError) Timeout() bool        { return true }
+func (e *timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// refusal is an error of evenkeel's own that says why nothing was sent.
+type refusal struct {
+	reason outcome.Reason
+	text   string
+}
+
+func (e *refusal) Error() string          { return e.text }
+func (e *refusal) Reason() outcome.Reason { return e.reason }
+
+// NewTimeout returns an error that is a timeout and context.DeadlineExceeded.
+func NewTimeout(text string) error { return &timeoutError{text} }
+
+// Resolve fills in what a Config was left without.
+func (c Config) Resolve() *Config {
+	c.Clock = clock.Or(c.Clock)
+	if c.Classify == nil {
+		c.Classify = outcome.Classify
+	}
+	return &c
+}

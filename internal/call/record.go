@@ -1,0 +1,209 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/internal/wait"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Config is what all calls of one outermost layer have in common.
+type Config struct {
+	Clock    clock.Clock
+	Classify outcome.Classifier
+	// Answered is told of each attempt once its outcome is known. May be nil.
+	Answered func(*Attempt)
+	// Ended is told of each record once nothing of the call is left: it
+	// failed, or the body of its response has ended. May be nil.
+	Ended func(*Record)
+}
+
+// Record is the state of one call. It is also the context under which the call
+// runs. The goroutine that drives the call owns it; only what is said to be
+// atomic may be used by others.
+type Record struct {
+	context.Context // the caller's, with the time limit of the whole call on top if there is one
+
+	cfg    *Config
+	caller context.Context // the caller's own
+	outer  *Record         // the call inside which this one was made, or nil
+	req    http.Request    // what the layers below see: the caller's request under this context
+
+	source  io.ReadCloser // the body that the next attempt will read, or nil
+	getBody func() (io.ReadCloser, error)
+
+	// Tried are the serials of the nodes that were picked and failed.
+	Tried []uint64
+	// Reason is why no further attempt was made.
+	Reason outcome.Reason
+
+	sent     atomic.Int32 // attempts sent, those of calls made inside included
+	limit    int32        // on sent, where a call around this one set it; 0 is none
+	errs     []error      // of the attempts that failed without an answer
+	held     *Attempt     // has an answer that is thrown away once the next attempt is sent
+	last     *Attempt
+	deadline *wait.Deadline
+	ended    atomic.Bool
+
+	triedSpace [4]uint64
+	first      Attempt
+}
+
+type recordKey struct{}
+
+// New makes the record of a call. A record that it finds in the request's
+// context belongs to a call around this one, of which only the bound on
+// attempts is taken over.
+func New(req *http.Request, cfg *Config) *Record {
+	r := &Record{Context: req.Context(), caller: req.Context(), cfg: cfg}
+	if outer := From(req.Context()); outer != nil && outer.limit > 0 {
+		r.outer, r.limit = outer, outer.limit
+	}
+	r.Tried = r.triedSpace[:0]
+	r.req = *req.WithContext(r)
+	if r.req.Header == nil {
+		r.req.Header = make(http.Header)
+	}
+	if req.Body != nil && req.Body != http.NoBody {
+		r.source, r.getBody = req.Body, req.GetBody
+	}
+	return r
+}
+
+// From returns the innermost record of the context, or nil.
+func From(ctx context.Context) *Record {
+	r, _ := ctx.Value(recordKey{}).(*Record)
+	return r
+}
+
+// JoinOrNew returns the record that a layer above made for this call, or else a
+// new one, and whether it is new. A record is only joined before its first
+// attempt: what comes later is a call inside the call.
+func JoinOrNew(req *http.Request, cfg *Config) (r *Record, isNew bool) {
+	if r := From(req.Context()); r != nil && r.last == nil {
+		return r, false
+	}
+	return New(req, cfg), true
+}
+
+// Value implements [context.Context].
+func (r *Record) Value(key any) any {
+	if key == (recordKey{}) {
+		return r
+	}
+	return r.Context.Value(key)
+}
+
+// Request returns the caller's request under the record's context, for the
+// layer below.
+func (r *Record) Request() *http.Request { return &r.req }
+
+// CallerErr returns the error of the caller's context: who gave up is judged by
+// that alone.
+func (r *Record) CallerErr() error { return r.caller.Err() }
+
+// CallerDeadline returns the instant at which the caller gives up, if any.
+func (r *Record) CallerDeadline() (time.Time, bool) { return r.caller.Deadline() }
+
+// Clock returns the clock of the call.
+func (r *Record) Clock() clock.Clock { return r.cfg.Clock }
+
+// Last returns the latest attempt, or nil.
+func (r *Record) Last() *Attempt { return r.last }
+
+// Sent returns how many attempts were handed to a transport.
+func (r *Record) Sent() int { return int(r.sent.Load()) }
+
+// Bound puts a limit on the time until the response's headers. It must be
+// called before the first attempt.
+func (r *Record) Bound(d time.Duration, cause error) {
+	r.Context, r.deadline = wait.NewDeadline(r.Context, r.cfg.Clock, d, cause)
+}
+
+// TimedOut reports whether the limit of [Record.Bound] has passed.
+func (r *Record) TimedOut() bool { return r.deadline != nil && r.deadline.Passed() }
+
+// LimitAttempts bounds the attempts of this call together with those of calls
+// made inside it, unless a call around it has set a bound already.
+func (r *Record) LimitAttempts(n int) {
+	if r.limit == 0 {
+		r.limit = int32(n)
+	}
+}
+
+// MayAttempt reports whether the bound of a call around this one allows one
+// more attempt. The first is always allowed: it is the outer call's own.
+func (r *Record) MayAttempt() bool {
+	return r.outer == nil || r.sent.Load() == 0 || r.outer.sent.Load() < r.limit
+}
+
+// countSent counts an attempt here, and in the calls around this one if it is
+// more than the one which they have counted already.
+func (r *Record) countSent() {
+	if r.sent.Add(1) == 1 {
+		return
+	}
+	for o := r.outer; o != nil; o = o.outer {
+		o.sent.Add(1)
+	}
+}
+
+// Hold keeps the answer of a, which is thrown away when the next attempt is
+// sent and not before: should there be none, it is still the caller's.
+func (r *Record) Hold(a *Attempt) { r.held = a }
+
+// Held returns the answer or the error that is still held, and stops holding it.
+func (r *Record) Held() *Attempt {
+	a := r.held
+	r.held = nil
+	return a
+}
+
+func (r *Record) discardHeld() {
+	if a := r.Held(); a != nil {
+		a.discard()
+	}
+}
+
+// Joined returns err, the error that ended the call, together with those of all
+// attempts. Each is found by errors.Is and errors.As.
+func (r *Record) Joined(err error) error {
+	for _, e := range r.errs {
+		if e == err { //nolint:errorlint // the very same error, not one like it
+			return errors.Join(r.errs...)
+		}
+	}
+	return errors.Join(append(r.errs[:len(r.errs):len(r.errs)], err)...)
+}
+
+// Finish must be called once, with the attempt whose answer the caller gets and
+// with nil if there is none. It lets go of the request's body, and of the rest
+// when the answer has ended.
+func (r *Record) Finish(answer *Attempt) {
+	r.releaseBody()
+	if r.deadline != nil {
+		r.deadline.Lift()
+	}
+	if answer == nil || answer.Response == nil || answer.final() {
+		r.end()
+	}
+}
+
+// end tells that nothing of the call is left.
+func (r *Record) end() {
+	if !r.ended.CompareAndSwap(false, true) {
+		return
+	}
+	if r.deadline != nil {
+		r.deadline.End()
+	}
+	if r.cfg.Ended != nil {
+		r.cfg.Ended(r)
+	}
+}

@@ -1,0 +1,177 @@
+// Package node is the live side of an endpoint: how many requests it has, why
+// it may not be used, what is being learnt about it. The pool of package
+// balancer owns the nodes; policies that find out that an endpoint is broken
+// push that into its node and need not know the pool.
+package node
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Reasons is the set of causes for which an endpoint gets no new traffic. It is
+// available when the set is empty.
+type Reasons uint32
+
+// The causes.
+const (
+	// Removed: the endpoint left the service. It never comes back; the same
+	// identity seen again is a new node.
+	Removed Reasons = 1 << iota
+	// Draining: the endpoint is about to leave.
+	Draining
+)
+
+// String names the causes, or returns "available".
+func (r Reasons) String() string {
+	s := ""
+	for _, c := range [...]struct {
+		bit  Reasons
+		name string
+	}{{Removed, "removed"}, {Draining, "draining"}} {
+		if r&c.bit == 0 {
+			continue
+		}
+		if s != "" {
+			s += ","
+		}
+		s += c.name
+	}
+	if s == "" {
+		return "available"
+	}
+	return s
+}
+
+// Base sends the attempts of one endpoint over connections of its own.
+type Base interface {
+	http.RoundTripper
+	// CloseIdleConnections closes the connections that nobody uses.
+	CloseIdleConnections()
+	// Close closes all connections, used or not, and refuses new ones.
+	Close()
+}
+
+// Observer learns from the attempts at one endpoint. Its methods are called
+// concurrently and must not block or allocate.
+type Observer interface {
+	// Picked tells that the endpoint was picked for an attempt at the
+	// instant now. What it returns comes back with the answer.
+	Picked(now time.Time) (token uint32)
+	// Answered tells how the attempt went. It is called exactly once for
+	// each Picked.
+	Answered(token uint32, a Answer)
+}
+
+// Answer is how an attempt went, known when its response headers arrived or
+// when it failed.
+type Answer struct {
+	Now   time.Time     // when it was known
+	Took  time.Duration // since the attempt was sent; waiting in our own queues is not in it
+	Class outcome.Class
+}
+
+// Node is the state of one incarnation of an endpoint. It is safe for
+// concurrent use.
+type Node struct {
+	inflight atomic.Int64
+	reasons  atomic.Uint32
+	serial   uint64
+	base     Base
+
+	attempts atomic.Uint64
+	failures atomic.Uint64
+	endpoint atomic.Pointer[discovery.Endpoint]
+
+	_ [56]byte // so that no two nodes share a cache line
+}
+
+// New returns a node without any load. The serial must be unique in its pool.
+func New(e discovery.Endpoint, serial uint64, base Base) *Node {
+	n := &Node{serial: serial, base: base}
+	n.endpoint.Store(&e)
+	return n
+}
+
+// Endpoint returns what discovery said last.
+func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
+
+// SetEndpoint replaces what discovery said. The key must be the same.
+func (n *Node) SetEndpoint(e discovery.Endpoint) { n.endpoint.Store(&e) }
+
+// Serial returns the number that tells this node from every other in its pool.
+func (n *Node) Serial() uint64 { return n.serial }
+
+// Base returns what sends attempts to the endpoint.
+func (n *Node) Base() Base { return n.base }
+
+// InFlight returns how many attempts were picked and have not ended.
+func (n *Node) InFlight() int64 { return n.inflight.Load() }
+
+// Attempts returns how many attempts have been answered or have failed, and
+// how many of them spoke against the endpoint.
+func (n *Node) Attempts() (all, failed uint64) { return n.attempts.Load(), n.failures.Load() }
+
+// Reasons returns why the endpoint is not available.
+func (n *Node) Reasons() Reasons { return Reasons(n.reasons.Load()) }
+
+// Remove marks the node as gone. Those who hold it finish; the last one to end
+// closes its connections.
+func (n *Node) Remove() {
+	n.reasons.Or(uint32(Removed))
+	if n.inflight.Load() == 0 {
+		n.base.Close()
+	}
+}
+
+// Acquire counts one attempt, or returns false if the node was removed: the
+// picker held an old snapshot and must take a new one.
+func (n *Node) Acquire() bool {
+	n.inflight.Add(1)
+	if Reasons(n.reasons.Load())&Removed != 0 {
+		n.Release()
+		return false
+	}
+	return true
+}
+
+// Release ends what Acquire began. Either Remove sees that nobody is left, or
+// the last Release sees that the node was removed: in both orders somebody
+// closes the connections.
+func (n *Node) Release() {
+	if n.inflight.Add(-1) == 0 && Reasons(n.reasons.Load())&Removed != 0 {
+		n.base.Close()
+	}
+}
+
+// Pick is one acquired attempt at a node, with what its end must be told to.
+// The zero Pick is none.
+type Pick struct {
+	Node     *Node
+	Observer Observer // may be nil
+	Token    uint32
+}
+
+// Answered tells the observer and counts the attempt.
+func (p Pick) Answered(a Answer) {
+	if a.Class != outcome.Refused {
+		p.Node.attempts.Add(1)
+	}
+	if a.Class.Bad() {
+		p.Node.failures.Add(1)
+	}
+	if p.Observer != nil {
+		p.Observer.Answered(p.Token, a)
+	}
+}
+
+// Broke counts an attempt as failed after all: its answer was good, and then its
+// body broke.
+func (p Pick) Broke() { p.Node.failures.Add(1) }
+
+// Done ends the attempt, body included.
+func (p Pick) Done() { p.Node.Release() }
