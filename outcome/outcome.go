@@ -1,5 +1,10 @@
 package outcome
 
+import (
+	"errors"
+	"time"
+)
+
 // Class is what an attempt meant.
 type Class uint8
 
@@ -93,6 +98,18 @@ type Outcome struct {
 	Timeout bool
 }
 
+// Answer is how an attempt went, as far as it is known when its response's
+// headers have arrived or it has failed.
+type Answer struct {
+	// Now is when it was known.
+	Now time.Time
+	// Took is the time since the attempt was sent. Waiting in a queue of
+	// evenkeel's is not in it: that is no endpoint's fault.
+	Took time.Duration
+	// Class is what it meant.
+	Class Class
+}
+
 // Reason is why a call was refused, or why no further attempt was made. The
 // empty reason means that there was nothing to stop: the last attempt's answer
 // was good or final.
@@ -128,3 +145,13 @@ const (
 	// Invalid: the request cannot be sent as it is.
 	Invalid Reason = "invalid"
 )
+
+// ReasonOf returns the reason that an error of evenkeel's gives for not sending
+// a request, by its method Reason, or the empty reason.
+func ReasonOf(err error) Reason {
+	var r interface{ Reason() Reason }
+	if errors.As(err, &r) {
+		return r.Reason()
+	}
+	return ""
+}

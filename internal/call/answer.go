@@ -84,9 +84,10 @@ const (
 	drainFor   = 50 * time.Millisecond
 )
 
-// discard ends an attempt whose answer nobody wants.
-func (a *Attempt) discard() {
-	if a.Response == nil {
+// Discard ends an attempt whose answer nobody wants. Enough of it is read for
+// its connection to be used again, if there is not much. A nil attempt is none.
+func (a *Attempt) Discard() {
+	if a == nil || a.Response == nil {
 		return
 	}
 	body := a.Response.Body

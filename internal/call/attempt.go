@@ -71,9 +71,7 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 	a.trace.GotConn = func(httptrace.GotConnInfo) { a.got.Add(1) }
 	a.Context = httptrace.WithClientTrace(r, &a.trace)
 	a.req = *r.req.WithContext(a)
-	if a.before = r.last; a.before != nil && !a.before.sent {
-		a.before = a.before.before
-	}
+	a.before = r.LastSent()
 	r.last = a
 	return a
 }
@@ -110,6 +108,9 @@ func (a *Attempt) Request() *http.Request { return &a.req }
 
 // Endpoint returns where the attempt went; it is zero if no layer picks.
 func (a *Attempt) Endpoint() discovery.Endpoint { return a.endpoint }
+
+// Ended returns when the attempt's headers arrived or it failed.
+func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
 
 // Sent reports whether the request was handed to a transport. If not, a layer
 // refused it.
@@ -171,7 +172,7 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 		return nil, errNotReplayable
 	}
 	r.discardHeld()
-	r.countSent()
+	r.sent++
 	a.sent, a.before = true, nil
 	if a.timeout > 0 {
 		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, errAttemptTimeout)
@@ -199,19 +200,28 @@ func (a *Attempt) panicked() {
 
 // settle takes what the transport returned.
 func (a *Attempt) settle(resp *http.Response, err error) {
+	r := a.record
 	timedOut := a.deadline != nil && !a.deadline.Lift()
-	switch {
-	case resp != nil && err != nil: // against the contract of RoundTripper
+	switch { // a context that has ended makes a body unreadable, and some transports call it "canceled"
+	case timedOut:
+		err = errAttemptTimeout
+	case r.TimedOut():
+		err = r.boundCause
+	case resp == nil && err == nil: // against the contract of RoundTripper, as is both
+		err = errNoAnswer
+	}
+	if resp != nil && err != nil {
 		_ = resp.Body.Close()
 		resp = nil
-	case resp == nil && err == nil:
-		err = errNoAnswer
 	}
 	a.Response, a.Failure = resp, err
 	a.Outcome = a.classify(timedOut)
-	a.told(a.record.cfg.Clock.Now())
+	if a.Outcome.Class != outcome.NeverSent {
+		r.spend()
+	}
+	a.told(r.cfg.Clock.Now())
 	if resp == nil {
-		a.record.errs = append(a.record.errs, err)
+		r.errs = append(r.errs, err)
 		a.end()
 		return
 	}
@@ -254,7 +264,7 @@ func (a *Attempt) neverSent() bool {
 func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
 	if a.pick.Node != nil {
-		a.pick.Answered(node.Answer{Now: now, Took: a.Took, Class: a.Outcome.Class})
+		a.pick.Answered(outcome.Answer{Now: now, Took: a.Took, Class: a.Outcome.Class})
 	}
 	if a.record.cfg.Answered != nil {
 		a.record.cfg.Answered(a)
@@ -315,4 +325,13 @@ func (c Config) Resolve() *Config {
 		c.Classify = outcome.Classify
 	}
 	return &c
+}
+
+// Once makes a whole call of one attempt, for a layer that found none to join.
+func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, error)) (*http.Response, error) {
+	r := New(req, cfg)
+	a := r.NewAttempt(0)
+	resp, err := send(a)
+	r.Finish(a)
+	return resp, err
 }

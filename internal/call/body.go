@@ -200,10 +200,7 @@ func (b *requestBody) handOver() bool {
 
 // releaseBody lets go of the body for good.
 func (r *Record) releaseBody() {
-	sent := r.last
-	if sent != nil && !sent.sent {
-		sent = sent.before
-	}
+	sent := r.LastSent()
 	switch {
 	case r.source == nil:
 	case sent == nil:

@@ -43,13 +43,16 @@ type Record struct {
 	// Reason is why no further attempt was made.
 	Reason outcome.Reason
 
-	sent     atomic.Int32 // attempts sent, those of calls made inside included
-	limit    int32        // on sent, where a call around this one set it; 0 is none
-	errs     []error      // of the attempts that failed without an answer
-	held     *Attempt     // has an answer that is thrown away once the next attempt is sent
-	last     *Attempt
-	deadline *wait.Deadline
-	ended    atomic.Bool
+	sent       int          // attempts handed to a transport
+	spent      atomic.Int32 // those of them that count, with those of calls made inside
+	limit      int32        // on spent; 0 is none
+	errs       []error      // of the attempts that failed without an answer
+	held       *Attempt     // has an answer that is thrown away once the next attempt is sent
+	last       *Attempt
+	deadline   *wait.Deadline
+	boundCause error
+	boundAt    time.Time
+	ended      atomic.Bool
 
 	triedSpace [4]uint64
 	first      Attempt
@@ -108,8 +111,15 @@ func (r *Record) Request() *http.Request { return &r.req }
 // that alone.
 func (r *Record) CallerErr() error { return r.caller.Err() }
 
-// CallerDeadline returns the instant at which the caller gives up, if any.
-func (r *Record) CallerDeadline() (time.Time, bool) { return r.caller.Deadline() }
+// GivesUp returns when the caller or the call's own limit will end it; zero is
+// never. The caller's deadline is compared with the call's clock as it is.
+func (r *Record) GivesUp() time.Time {
+	at := r.boundAt
+	if d, ok := r.caller.Deadline(); ok && (at.IsZero() || d.Before(at)) {
+		at = d
+	}
+	return at
+}
 
 // Clock returns the clock of the call.
 func (r *Record) Clock() clock.Clock { return r.cfg.Clock }
@@ -117,12 +127,21 @@ func (r *Record) Clock() clock.Clock { return r.cfg.Clock }
 // Last returns the latest attempt, or nil.
 func (r *Record) Last() *Attempt { return r.last }
 
+// LastSent returns the latest attempt that was handed to a transport, or nil.
+func (r *Record) LastSent() *Attempt {
+	if r.last != nil && !r.last.sent {
+		return r.last.before
+	}
+	return r.last
+}
+
 // Sent returns how many attempts were handed to a transport.
-func (r *Record) Sent() int { return int(r.sent.Load()) }
+func (r *Record) Sent() int { return r.sent }
 
 // Bound puts a limit on the time until the response's headers. It must be
 // called before the first attempt.
 func (r *Record) Bound(d time.Duration, cause error) {
+	r.boundCause, r.boundAt = cause, r.cfg.Clock.Now().Add(d)
 	r.Context, r.deadline = wait.NewDeadline(r.Context, r.cfg.Clock, d, cause)
 }
 
@@ -130,35 +149,45 @@ func (r *Record) Bound(d time.Duration, cause error) {
 func (r *Record) TimedOut() bool { return r.deadline != nil && r.deadline.Passed() }
 
 // LimitAttempts bounds the attempts of this call together with those of calls
-// made inside it, unless a call around it has set a bound already.
+// made inside it, unless a call around it has set a bound already. Attempts that
+// were never sent do not count.
 func (r *Record) LimitAttempts(n int) {
 	if r.limit == 0 {
 		r.limit = int32(n)
 	}
 }
 
-// MayAttempt reports whether the bound of a call around this one allows one
-// more attempt. The first is always allowed: it is the outer call's own.
+// MayAttempt reports whether the bound allows one more attempt. Inside another
+// call, the first attempt here is the one that is under way there.
 func (r *Record) MayAttempt() bool {
-	return r.outer == nil || r.sent.Load() == 0 || r.outer.sent.Load() < r.limit
+	if r.outer != nil {
+		return r.outer.spent.Load()+1 < r.limit
+	}
+	return r.limit == 0 || r.spent.Load() < r.limit
 }
 
-// countSent counts an attempt here, and in the calls around this one if it is
-// more than the one which they have counted already.
-func (r *Record) countSent() {
-	if r.sent.Add(1) == 1 {
+// spend counts an attempt that was sent, here and, if it is more than the one
+// which they count themselves, in the calls around this one.
+func (r *Record) spend() {
+	if r.spent.Add(1) == 1 {
 		return
 	}
 	for o := r.outer; o != nil; o = o.outer {
-		o.sent.Add(1)
+		o.spent.Add(1)
 	}
 }
 
-// Hold keeps the answer of a, which is thrown away when the next attempt is
+// Hold notes that a has been tried, and keeps its answer, which is thrown away when the next attempt is
 // sent and not before: should there be none, it is still the caller's.
-func (r *Record) Hold(a *Attempt) { r.held = a }
+func (r *Record) Hold(a *Attempt) {
+	r.held = a
+	if a.pick.Node != nil {
+		r.Tried = append(r.Tried, a.pick.Node.Serial())
+	}
+}
 
-// Held returns the answer or the error that is still held, and stops holding it.
+// Held returns the attempt whose answer is still held, or nil, and stops holding
+// it.
 func (r *Record) Held() *Attempt {
 	a := r.held
 	r.held = nil
@@ -166,20 +195,23 @@ func (r *Record) Held() *Attempt {
 }
 
 func (r *Record) discardHeld() {
-	if a := r.Held(); a != nil {
-		a.discard()
-	}
+	r.Held().Discard()
 }
 
 // Joined returns err, the error that ended the call, together with those of all
-// attempts. Each is found by errors.Is and errors.As.
+// attempts and of the caller's context. Each is found by errors.Is and errors.As.
 func (r *Record) Joined(err error) error {
-	for _, e := range r.errs {
-		if e == err { //nolint:errorlint // the very same error, not one like it
-			return errors.Join(r.errs...)
-		}
+	all := r.errs
+	if len(all) == 0 || all[len(all)-1] != err { //nolint:errorlint // the very same error, not one like it
+		all = append(all, err)
 	}
-	return errors.Join(append(r.errs[:len(r.errs):len(r.errs)], err)...)
+	if gone := r.CallerErr(); gone != nil && !errors.Is(err, gone) {
+		all = append(all, gone)
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return errors.Join(all...)
 }
 
 // Finish must be called once, with the attempt whose answer the caller gets and
@@ -207,3 +239,9 @@ func (r *Record) end() {
 		r.cfg.Ended(r)
 	}
 }
+
+// TimeoutErr returns the error of the limit set by [Record.Bound].
+func (r *Record) TimeoutErr() error { return r.boundCause }
+
+// Failed reports whether the last attempt did not bring what its caller wanted.
+func (r *Record) Failed() bool { return r.last == nil || !r.last.Outcome.Class.Good() }

@@ -36,13 +36,13 @@ func (e *Errors) Check(ok bool, name string, value any, problem string) {
 }
 
 // Under takes over the problems that err holds, with the name of the
-// enclosing field put before theirs. Errors of other types are kept as they
-// are; nil is ignored.
+// enclosing field put before theirs, unless it is empty. Errors of other types
+// are kept; nil is ignored.
 func (e *Errors) Under(name string, err error) {
 	switch err := err.(type) { //nolint:errorlint // takes apart what Err joined, on purpose
 	case nil:
 	case *Error:
-		e.list = append(e.list, &Error{Field: name + "." + err.Field, Value: err.Value, Problem: err.Problem})
+		e.list = append(e.list, &Error{Field: join(name, err.Field), Value: err.Value, Problem: err.Problem})
 	case interface{ Unwrap() []error }:
 		for _, part := range err.Unwrap() {
 			e.Under(name, part)
@@ -54,3 +54,10 @@ func (e *Errors) Under(name string, err error) {
 
 // Err returns all problems joined, or nil if there are none.
 func (e *Errors) Err() error { return errors.Join(e.list...) }
+
+func join(outer, inner string) string {
+	if outer == "" {
+		return inner
+	}
+	return outer + "." + inner
+}

@@ -52,6 +52,8 @@ type Base interface {
 	http.RoundTripper
 	// CloseIdleConnections closes the connections that nobody uses.
 	CloseIdleConnections()
+	// DropIdle lets go of what was not used since the last call.
+	DropIdle()
 	// Close closes all connections, used or not, and refuses new ones.
 	Close()
 }
@@ -64,15 +66,7 @@ type Observer interface {
 	Picked(now time.Time) (token uint32)
 	// Answered tells how the attempt went. It is called exactly once for
 	// each Picked.
-	Answered(token uint32, a Answer)
-}
-
-// Answer is how an attempt went, known when its response headers arrived or
-// when it failed.
-type Answer struct {
-	Now   time.Time     // when it was known
-	Took  time.Duration // since the attempt was sent; waiting in our own queues is not in it
-	Class outcome.Class
+	Answered(token uint32, a outcome.Answer)
 }
 
 // Node is the state of one incarnation of an endpoint. It is safe for
@@ -100,8 +94,17 @@ func New(e discovery.Endpoint, serial uint64, base Base) *Node {
 // Endpoint returns what discovery said last.
 func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
 
-// SetEndpoint replaces what discovery said. The key must be the same.
-func (n *Node) SetEndpoint(e discovery.Endpoint) { n.endpoint.Store(&e) }
+// Update takes what discovery says now. The key must be the same.
+func (n *Node) Update(e discovery.Endpoint) {
+	if !e.Equal(n.Endpoint()) {
+		n.endpoint.Store(&e)
+	}
+	if e.Draining {
+		n.reasons.Or(uint32(Draining))
+	} else {
+		n.reasons.And(^uint32(Draining))
+	}
+}
 
 // Serial returns the number that tells this node from every other in its pool.
 func (n *Node) Serial() uint64 { return n.serial }
@@ -157,7 +160,7 @@ type Pick struct {
 }
 
 // Answered tells the observer and counts the attempt.
-func (p Pick) Answered(a Answer) {
+func (p Pick) Answered(a outcome.Answer) {
 	if a.Class != outcome.Refused {
 		p.Node.attempts.Add(1)
 	}

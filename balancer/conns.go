@@ -1,0 +1,265 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// The settings of the transports that a pool makes. A template changes what it
+// sets itself.
+const (
+	dialTimeout      = 3 * time.Second
+	handshakeTimeout = 5 * time.Second
+	idleConnTimeout  = 90 * time.Second
+	keepAlive        = 30 * time.Second
+	maxIdleConns     = 100 // per endpoint; net/http's 2 would open a new connection for nearly every concurrent request
+	// A connection of HTTP/2 that has been silent for pingAfter is sent a
+	// ping; without an answer within pingTimeout it is closed. Otherwise a
+	// connection whose peer has vanished is used until TCP gives up, which
+	// takes up to 15 minutes.
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+	// sweepInterval is how long an endpoint must be without requests for its
+	// transport to be dropped. It is made anew when it is needed again.
+	sweepInterval = 5 * time.Minute
+)
+
+// conns are the connections of one endpoint. Requests keep the URL, Host and TLS
+// server name of the target: only the dial goes to the endpoint's address, so
+// that a connection to one endpoint can never be used for another.
+type conns struct {
+	endpoint discovery.Endpoint
+	pool     *Pool
+	node     *node.Node
+
+	sender atomic.Pointer[sender]
+	used   atomic.Bool // since the last sweep
+	// protocolErrors counts streams that the peer reset with PROTOCOL_ERROR.
+	protocolErrors atomic.Uint64
+
+	mu     sync.Mutex // guards what follows; nothing is called under it that takes another lock
+	open   map[*conn]struct{}
+	closed bool
+}
+
+// sender is what sends: the endpoint's transport with the user's wrapper.
+type sender struct {
+	http.RoundTripper
+	transport http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (c *conns) RoundTrip(req *http.Request) (*http.Response, error) {
+	s := c.sender.Load()
+	if s == nil {
+		s = c.makeSender()
+	}
+	if !c.used.Load() {
+		c.used.Store(true)
+	}
+	before := c.protocolErrors.Load()
+	resp, err := s.RoundTrip(req)
+	if err != nil {
+		err = c.explain(req, err, before)
+	}
+	return resp, err
+}
+
+// explain adds to an error what only the owner of the transport knows.
+func (c *conns) explain(req *http.Request, err error, protocolErrors uint64) error {
+	if call.RewindRefused(err) && c.protocolErrors.Load() != protocolErrors {
+		// net/http repeats a request whose stream was reset with
+		// PROTOCOL_ERROR, although the server may have worked on it.
+		return errStreamReset
+	}
+	a := call.FromAttempt(req.Context())
+	if c.pool.cfg.EndpointTransport == nil && a != nil && !a.WantedConn() && req.Context().Err() == nil {
+		// The transport did not even ask for a connection.
+		return fmt.Errorf("%w: %w", outcome.ErrInvalidRequest, err)
+	}
+	return err
+}
+
+var errStreamReset = errors.New("balancer: the server reset the HTTP/2 stream with PROTOCOL_ERROR")
+
+func (c *conns) makeSender() *sender {
+	s := &sender{}
+	if custom := c.pool.cfg.EndpointTransport; custom != nil {
+		s.transport = custom(c.endpoint)
+	} else {
+		s.transport = c.newTransport()
+	}
+	s.RoundTripper = s.transport
+	if c.pool.cfg.Wrap != nil {
+		s.RoundTripper = c.pool.cfg.Wrap(s.transport)
+	}
+	if !c.sender.CompareAndSwap(nil, s) {
+		if first := c.sender.Load(); first != nil {
+			return first // another request was faster
+		}
+	}
+	return s
+}
+
+func (c *conns) newTransport() *http.Transport {
+	t := cloneTemplate(c.pool.cfg.Template)
+	dial := t.DialContext
+	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		network, address := c.endpoint.Network()
+		nc, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return c.track(nc)
+	}
+	count := t.HTTP2.CountError
+	t.HTTP2.CountError = func(kind string) {
+		if strings.EqualFold(kind, "recv_rststream_protocol_error") {
+			c.protocolErrors.Add(1)
+		}
+		if count != nil {
+			count(kind)
+		}
+	}
+	return t
+}
+
+// cloneTemplate returns a transport of our own with our defaults where the
+// template has none.
+func cloneTemplate(template *http.Transport) *http.Transport {
+	if template == nil {
+		template = &http.Transport{TLSHandshakeTimeout: handshakeTimeout, ExpectContinueTimeout: time.Second, IdleConnTimeout: idleConnTimeout}
+	}
+	// net/http speaks HTTP/2 by itself only where neither of these is set, and
+	// the clone has a dialer of ours.
+	plain := template.TLSClientConfig == nil && template.DialContext == nil
+	t := template.Clone()
+	t.ForceAttemptHTTP2 = t.ForceAttemptHTTP2 || plain
+	t.Proxy = nil
+	if t.DialContext == nil {
+		t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext
+	}
+	if t.MaxIdleConnsPerHost == 0 {
+		t.MaxIdleConnsPerHost = maxIdleConns
+	}
+	if t.HTTP2 == nil {
+		t.HTTP2 = &http.HTTP2Config{}
+	}
+	if t.HTTP2.SendPingTimeout == 0 {
+		t.HTTP2.SendPingTimeout = pingAfter
+	}
+	if t.HTTP2.PingTimeout == 0 {
+		t.HTTP2.PingTimeout = pingTimeout
+	}
+	return t
+}
+
+// checkTemplate refuses what cannot be made to dial an endpoint while TLS goes
+// on speaking of the target.
+func checkTemplate(t *http.Transport) error {
+	if t == nil {
+		return nil
+	}
+	var errs field.Errors
+	const advice = "must not be set: use DialContext, or WithEndpointTransport"
+	errs.Check(t.DialTLSContext == nil, "DialTLSContext", "set", advice)
+	errs.Check(t.DialTLS == nil, "DialTLS", "set", advice)                       //nolint:staticcheck // deprecated, and therefore refused
+	errs.Check(t.Dial == nil, "Dial", "set", "must not be set: use DialContext") //nolint:staticcheck // deprecated, and therefore refused
+	return errs.Err()
+}
+
+// CloseIdleConnections closes the connections that nobody uses.
+func (c *conns) CloseIdleConnections() {
+	if s := c.sender.Load(); s != nil {
+		closeIdle(s.RoundTripper)
+		closeIdle(s.transport)
+	}
+}
+
+func closeIdle(rt http.RoundTripper) {
+	if i, ok := rt.(interface{ CloseIdleConnections() }); ok {
+		i.CloseIdleConnections()
+	}
+}
+
+// Close closes all connections. It is called when the endpoint has left and its
+// last request has ended, or the time for that is over.
+func (c *conns) Close() {
+	c.CloseIdleConnections()
+	c.mu.Lock()
+	c.closed = true
+	open := c.open
+	c.open = nil
+	c.mu.Unlock()
+	for nc := range open {
+		_ = nc.Conn.Close()
+	}
+	c.pool.drained(c.node)
+}
+
+// DropIdle lets go of a transport that was not used since the last call.
+func (c *conns) DropIdle() {
+	if s := c.sender.Load(); s != nil && !c.used.Swap(false) && c.node.InFlight() == 0 {
+		c.sender.CompareAndSwap(s, nil)
+		closeIdle(s.RoundTripper)
+		closeIdle(s.transport)
+	}
+}
+
+// track makes Close find the connection.
+func (c *conns) track(nc net.Conn) (net.Conn, error) {
+	tracked := &conn{Conn: nc, of: c}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		_ = nc.Close()
+		return nil, &net.OpError{Op: "dial", Net: nc.RemoteAddr().Network(), Addr: nc.RemoteAddr(), Err: net.ErrClosed}
+	}
+	if c.open == nil {
+		c.open = map[*conn]struct{}{}
+	}
+	c.open[tracked] = struct{}{}
+	return tracked, nil
+}
+
+func (c *conns) openConns() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
+}
+
+// conn is a connection that its endpoint knows of.
+type conn struct {
+	net.Conn
+	of *conns
+}
+
+// Close implements [net.Conn].
+func (c *conn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// ReadFrom keeps the short cuts of the operating system for uploads.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	if rf, ok := c.Conn.(io.ReaderFrom); ok {
+		return rf.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{c.Conn}, r)
+}

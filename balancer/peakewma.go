@@ -1,0 +1,342 @@
+package balancer
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// PeakEWMA picks, out of a few endpoints drawn at random, the one with the
+// lowest expected latency, times the requests that would share it. It is the
+// default: it steers away from an endpoint that is slow, overloaded or failing,
+// whatever the cause, and needs no settings.
+//
+// The latency of an endpoint is the decaying average of the peak EWMA of
+// Finagle: a sample above the average replaces it at once, one below pulls it
+// down slowly. To this, evenkeel adds:
+//
+//   - the age of the oldest request that still waits for its answer counts as a
+//     latency, so that a hanging endpoint is left alone before its first slow
+//     answer, not after;
+//   - a failure counts as a latency that grows with each failure in a row, so
+//     that failing fast attracts nothing;
+//   - an endpoint about which nothing is known gets one request to learn from,
+//     and until its answer no other.
+//
+// With few requests per endpoint and second there is little to learn from, and
+// PeakEWMA becomes as good as [Random]; [LeastRequest] does.
+type PeakEWMA struct {
+	// Decay is the time in which the weight of old samples falls to 1/e.
+	// Zero means 10s. Shorter forgets a slow endpoint sooner.
+	Decay time.Duration
+
+	// Choices is how many different endpoints are compared. Zero means 4, or
+	// all if there are fewer; at least 2, at most 16.
+	Choices int
+
+	// Penalty bounds the latency that a failure counts as. Zero means 5s. The
+	// first failure counts as ten times the pool's median latency, each
+	// further one in a row as four times that of the one before.
+	Penalty time.Duration
+}
+
+const (
+	defaultDecay   = 10 * time.Second
+	defaultPenalty = 5 * time.Second
+	// defaultRTT stands in where an endpoint is known without a latency: its
+	// first attempt was given up by its caller.
+	defaultRTT = 0.030
+	// floorRTT makes endpoints whose average has decayed to nothing compare
+	// by their load.
+	floorRTT = 0.001
+	// unknownScore is worse than any latency.
+	unknownScore = 1e9
+)
+
+// NewBuilder implements [Algorithm].
+func (a PeakEWMA) NewBuilder(env Env) (Builder, error) {
+	var errs field.Errors
+	errs.Check(a.Decay >= 0, "Decay", a.Decay, "must not be negative")
+	errs.Check(a.Penalty >= 0, "Penalty", a.Penalty, "must not be negative")
+	choices, err := checkChoices(a.Choices)
+	if a.Decay == 0 {
+		a.Decay = defaultDecay
+	}
+	if a.Penalty == 0 {
+		a.Penalty = defaultPenalty
+	}
+	shared := &ewmaShared{
+		epoch: env.Now, rand: env.Rand, choices: choices,
+		perTick: -float64(ewmaTick) / float64(a.Decay),
+		penalty: a.Penalty.Seconds(),
+	}
+	return shared, errors.Join(errs.Err(), err)
+}
+
+// ewmaShared is what the endpoints of one pool have in common, and its builder.
+type ewmaShared struct {
+	epoch   time.Time
+	rand    func() uint64
+	choices int
+	perTick float64 // the exponent of the decay per tick, negative
+	penalty float64 // seconds
+	picker  atomic.Pointer[ewmaPicker]
+}
+
+// ewmaTick is the resolution of instants. As 32 bits they wrap after 5 days;
+// an endpoint that was idle for that long is taken for a fresher one.
+const ewmaTick = 100 * time.Microsecond
+
+// ticks returns the instant in ticks; it is never zero, which means "none".
+func (s *ewmaShared) ticks(now time.Time) uint32 {
+	return max(uint32(max(now.Sub(s.epoch), 0)/ewmaTick), 1)
+}
+
+// since returns the ticks from an earlier instant; a clock that went back is
+// taken for one that stood still.
+func since(earlier, now uint32) uint32 {
+	if d := int32(now - earlier); d > 0 {
+		return uint32(d)
+	}
+	return 0
+}
+
+func (s *ewmaShared) Observer(_ discovery.Endpoint, previous Observer) Observer {
+	if old, ok := previous.(*ewmaState); ok {
+		return old.under(s)
+	}
+	return &ewmaState{shared: s}
+}
+
+func (s *ewmaShared) Build(candidates []Candidate) Picker {
+	p := &ewmaPicker{
+		shared:     s,
+		candidates: candidates,
+		states:     make([]*ewmaState, len(candidates)),
+		share:      make([]float64, len(candidates)),
+		sampler:    newSampler(candidates, s.rand),
+	}
+	mean := totalWeight(candidates) / float64(len(candidates))
+	for i, c := range candidates {
+		p.states[i], _ = c.observer.(*ewmaState)
+		p.share[i] = mean / c.weight
+	}
+	s.picker.Store(p)
+	return p
+}
+
+type ewmaPicker struct {
+	shared     *ewmaShared
+	candidates []Candidate
+	states     []*ewmaState
+	share      []float64 // mean weight over weight
+	sampler    sampler
+}
+
+// Pick compares the scores. Of equals the first that was drawn wins.
+func (p *ewmaPicker) Pick(info Info) int {
+	n, now := len(p.candidates), p.shared.ticks(info.Now)
+	if n <= p.shared.choices {
+		return p.scan(p.sampler.draw(), n, now)
+	}
+	var drawn [maxChoices]int
+	p.sampler.distinct(&drawn, p.shared.choices)
+	best, least := 0, math.Inf(1)
+	for _, i := range drawn[:p.shared.choices] {
+		if score := p.score(i, now); score < least {
+			best, least = i, score
+		}
+	}
+	return best
+}
+
+// scan compares all n candidates, beginning with first.
+func (p *ewmaPicker) scan(first, n int, now uint32) int {
+	best, least := first, math.Inf(1)
+	for k := range n {
+		i := first + k
+		if i >= n {
+			i -= n
+		}
+		if score := p.score(i, now); score < least {
+			best, least = i, score
+		}
+	}
+	return best
+}
+
+// score is the latency to expect in seconds, times the requests that share it.
+func (p *ewmaPicker) score(i int, now uint32) float64 {
+	inflight := p.candidates[i].node.InFlight()
+	state := p.states[i]
+	average := ewmaSample(state.sample.Load())
+	if average == 0 { // unknown
+		if inflight == 0 {
+			return 0
+		}
+		return unknownScore + float64(inflight)
+	}
+	latency := average.at(now, p.shared.perTick)
+	if inflight > 0 {
+		latency = max(latency, state.waiting.oldest(now))
+	}
+	return max(latency, floorRTT) * (1 + float64(inflight)*p.share[i])
+}
+
+// median returns the median latency over a few of the candidates: enough to
+// tell what is usual in this pool.
+func (p *ewmaPicker) median(now uint32) float64 {
+	var known [32]float64
+	count := 0
+	start := p.sampler.draw()
+	for k := range min(len(known), len(p.states)) {
+		average := ewmaSample(p.states[(start+k)%len(p.states)].sample.Load())
+		if average != 0 {
+			known[count] = max(average.at(now, p.shared.perTick), floorRTT)
+			count++
+		}
+	}
+	if count == 0 {
+		return defaultRTT
+	}
+	slices.Sort(known[:count])
+	return known[count/2]
+}
+
+// ewmaState is what is known of one endpoint.
+type ewmaState struct {
+	shared   *ewmaShared
+	sample   atomic.Uint64 // an ewmaSample
+	failures atomic.Uint32 // in a row
+	waiting  startTimes
+}
+
+// under returns the state for a pool's new settings. What was in flight is told
+// to the old state, which then forgets it.
+func (s *ewmaState) under(shared *ewmaShared) *ewmaState {
+	next := &ewmaState{shared: shared}
+	if old := ewmaSample(s.sample.Load()); old != 0 {
+		at := s.shared.epoch.Add(time.Duration(old.tick()) * ewmaTick)
+		next.sample.Store(uint64(newSample(old.seconds(), shared.ticks(at))))
+	}
+	next.failures.Store(s.failures.Load())
+	return next
+}
+
+// Picked implements [Observer].
+func (s *ewmaState) Picked(now time.Time) uint32 { return s.waiting.begin(s.shared.ticks(now)) }
+
+// Answered implements [Observer].
+func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
+	s.waiting.end(token)
+	now := s.shared.ticks(a.Now)
+	switch {
+	case a.Class.Good():
+		s.failures.Store(0)
+		s.observe(a.Took.Seconds(), now)
+	case a.Class.Bad():
+		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now)
+	default:
+		s.sample.CompareAndSwap(0, uint64(newSample(defaultRTT, now)))
+	}
+}
+
+// nextPenalty counts a failure and returns the latency that it stands for.
+func (s *ewmaState) nextPenalty(now uint32) float64 {
+	median := defaultRTT
+	if p := s.shared.picker.Load(); p != nil {
+		median = p.median(now)
+	}
+	row := min(s.failures.Add(1), 16)
+	penalty := min(10*median*math.Pow(4, float64(row-1)), s.shared.penalty)
+	// Never less than what the endpoint stands at: a failure must not improve it.
+	if average := ewmaSample(s.sample.Load()); average != 0 {
+		penalty = max(penalty, average.at(now, s.shared.perTick))
+	}
+	return penalty
+}
+
+// observe takes a latency in seconds into the average.
+func (s *ewmaState) observe(x float64, now uint32) {
+	for {
+		old := s.sample.Load()
+		next := ewmaSample(old).with(x, now, s.shared.perTick)
+		if s.sample.CompareAndSwap(old, uint64(next)) {
+			return
+		}
+	}
+}
+
+// ewmaSample is an average and its instant in one word, so that both are read
+// and written together: 32 bits of float seconds, 32 bits of ticks. Zero means
+// that nothing is known.
+type ewmaSample uint64
+
+func newSample(seconds float64, tick uint32) ewmaSample {
+	return ewmaSample(math.Float32bits(float32(max(seconds, 1e-9))))<<32 | ewmaSample(tick)
+}
+
+func (e ewmaSample) seconds() float64 { return float64(math.Float32frombits(uint32(e >> 32))) }
+
+func (e ewmaSample) tick() uint32 { return uint32(e) }
+
+// at returns the average as it has decayed until now.
+func (e ewmaSample) at(now uint32, perTick float64) float64 {
+	return e.seconds() * decay(since(e.tick(), now), perTick)
+}
+
+// with returns the average after a sample: a peak resets it, anything else pulls
+// it down as far as time has passed.
+func (e ewmaSample) with(x float64, now uint32, perTick float64) ewmaSample {
+	if e == 0 {
+		return newSample(x, now)
+	}
+	k := decay(since(e.tick(), now), perTick)
+	v := e.seconds() * k
+	if x > v {
+		return newSample(x, now)
+	}
+	return newSample(x*(1-k)+v, now)
+}
+
+func decay(ticks uint32, perTick float64) float64 {
+	return math.Exp(float64(ticks) * perTick)
+}
+
+// startTimes holds when up to 16 requests began that still wait for their
+// answer, to know the oldest. With more, those beyond are not seen; they are
+// younger than the oldest when they come.
+type startTimes [16]atomic.Uint32
+
+// begin notes a start and returns its place, counted from 1; 0 is no place.
+func (s *startTimes) begin(tick uint32) (token uint32) {
+	for i := range s {
+		if s[i].Load() == 0 && s[i].CompareAndSwap(0, tick) {
+			return uint32(i + 1)
+		}
+	}
+	return 0
+}
+
+func (s *startTimes) end(token uint32) {
+	if token != 0 {
+		s[token-1].Store(0)
+	}
+}
+
+// oldest returns how long the oldest has been waiting, in seconds.
+func (s *startTimes) oldest(now uint32) float64 {
+	var age uint32
+	for i := range s {
+		if began := s[i].Load(); began != 0 {
+			age = max(age, since(began, now))
+		}
+	}
+	return float64(age) * ewmaTick.Seconds()
+}

@@ -1,0 +1,116 @@
+package balancer
+
+// sampler draws indexes of candidates in proportion to their weights, by the
+// alias method of Walker in the form of Vose: one random number and one
+// look-up, whatever the weights.
+type sampler struct {
+	n     uint64
+	rand  func() uint64
+	alias []aliasCell // nil if all weights are equal
+}
+
+// aliasCell is a column of the alias table: with probability keep/2³² the draw
+// is the column itself, else it is other.
+type aliasCell struct {
+	keep  uint32
+	other uint32
+}
+
+func newSampler(candidates []Candidate, rand func() uint64) sampler {
+	s := sampler{n: uint64(len(candidates)), rand: rand}
+	if !equalWeights(candidates) {
+		s.alias = newAlias(candidates)
+	}
+	return s
+}
+
+// draw returns the index of a candidate.
+func (s *sampler) draw() int {
+	r := s.rand()
+	i := (r >> 32) * s.n >> 32
+	if s.alias != nil {
+		if c := s.alias[i]; uint32(r) >= c.keep {
+			return int(c.other)
+		}
+	}
+	return int(i)
+}
+
+// maxChoices bounds how many candidates are compared in one pick.
+const maxChoices = 16
+
+// redraws is how often a duplicate is drawn again before the next index is
+// taken instead: with very unequal weights nearly every draw is the same.
+const redraws = 4
+
+// distinct draws d different indexes; d must be below n.
+func (s *sampler) distinct(out *[maxChoices]int, d int) {
+	for k := range d {
+		i := s.draw()
+		for try := 0; contains(out[:k], i); try++ {
+			if try < redraws {
+				i = s.draw()
+			} else if i++; i == int(s.n) {
+				i = 0
+			}
+		}
+		out[k] = i
+	}
+}
+
+func contains(in []int, i int) bool {
+	for _, o := range in {
+		if o == i {
+			return true
+		}
+	}
+	return false
+}
+
+func equalWeights(candidates []Candidate) bool {
+	for _, c := range candidates {
+		if c.weight != candidates[0].weight {
+			return false
+		}
+	}
+	return true
+}
+
+func totalWeight(candidates []Candidate) float64 {
+	total := 0.0
+	for _, c := range candidates {
+		total += c.weight
+	}
+	return total
+}
+
+func newAlias(candidates []Candidate) []aliasCell {
+	n := len(candidates)
+	cells := make([]aliasCell, n)
+	share := make([]float64, n) // 1 is the mean
+	var small, large []int
+	total := totalWeight(candidates)
+	for i, c := range candidates {
+		share[i] = c.weight / total * float64(n)
+		if share[i] < 1 {
+			small = append(small, i)
+		} else {
+			large = append(large, i)
+		}
+	}
+	for len(small) > 0 && len(large) > 0 {
+		s, l := small[len(small)-1], large[len(large)-1]
+		small = small[:len(small)-1]
+		cells[s] = aliasCell{keep: uint32(share[s] * (1 << 32)), other: uint32(l)}
+		if share[l] -= 1 - share[s]; share[l] < 1 {
+			large = large[:len(large)-1]
+			small = append(small, l)
+		}
+	}
+	for _, rest := range [2][]int{small, large} { // what is left is 1, but for rounding
+		for _, i := range rest {
+			cells[i] = aliasCell{keep: 1<<32 - 1, other: uint32(i)}
+		}
+	}
+	return cells
+}

@@ -1,0 +1,78 @@
+package balancer
+
+import (
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// Status is what a pool knows at one moment.
+type Status struct {
+	// LastSuccess is when the resolver last said what the endpoints are. Zero
+	// means never.
+	LastSuccess time.Time
+	// Err is the resolver's latest error, nil after a success.
+	Err error
+	// Endpoints are the members of the pool.
+	Endpoints []EndpointStatus
+	// Draining is how many endpoints have left and still have requests.
+	Draining int
+}
+
+// EndpointStatus is what a pool knows of one endpoint.
+type EndpointStatus struct {
+	Endpoint discovery.Endpoint
+	// Unavailable says why the endpoint is not picked; empty means that it is.
+	Unavailable string
+	// InFlight is how many attempts have not ended, bodies included.
+	InFlight int64
+	// Attempts and Failures count the attempts that were answered or failed,
+	// and those that spoke against the endpoint, since it joined.
+	Attempts, Failures uint64
+	// Connections is how many connections to the endpoint are open. It is
+	// zero where Config.EndpointTransport makes them.
+	Connections int
+}
+
+// Status returns what the pool knows now. The counts of different endpoints are
+// not of exactly the same instant.
+func (p *Pool) Status() Status {
+	p.mu.Lock()
+	status, members := p.status, p.members
+	for n := range p.draining {
+		if n.InFlight() > 0 {
+			status.Draining++
+		}
+	}
+	p.mu.Unlock()
+	status.Endpoints = make([]EndpointStatus, len(members))
+	for i, m := range members {
+		status.Endpoints[i] = endpointStatus(m.node)
+	}
+	return status
+}
+
+func endpointStatus(n *node.Node) EndpointStatus {
+	s := EndpointStatus{Endpoint: n.Endpoint(), InFlight: n.InFlight()}
+	s.Attempts, s.Failures = n.Attempts()
+	if r := n.Reasons(); r != 0 {
+		s.Unavailable = r.String()
+	}
+	if c, ok := n.Base().(*conns); ok {
+		s.Connections = c.openConns()
+	}
+	return s
+}
+
+// noteDiscovery keeps what the resolver's events say for Status.
+func (p *Pool) noteDiscovery(e discovery.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e.Kind {
+	case discovery.Failed:
+		p.status.Err = e.Err
+	case discovery.Updated, discovery.Unchanged, discovery.Held, discovery.Emptied:
+		p.status.LastSuccess, p.status.Err = e.Time, nil
+	}
+}

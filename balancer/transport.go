@@ -1,0 +1,54 @@
+package balancer
+
+import (
+	"net/http"
+
+	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Transport is an [http.RoundTripper] that sends each request to an endpoint of
+// a pool. It does not repeat anything: put a retry.Transport around it, or use
+// evenkeel.New, which does. Inside such a stack it avoids the endpoints that the
+// call has tried. It is safe for concurrent use.
+type Transport struct {
+	layer
+	pool *Pool
+	cfg  *call.Config
+}
+
+type layer = call.Layer
+
+// NewTransport returns a transport for the pool, which its owner closes. A nil
+// classifier means [outcome.Classify].
+func NewTransport(pool *Pool, classify outcome.Classifier) *Transport {
+	return &Transport{pool: pool, cfg: call.Config{Clock: pool.clock, Classify: classify}.Resolve()}
+}
+
+// RoundTrip implements [http.RoundTripper]. Until the first endpoints are known
+// it waits, as [Pool.PickWait] does. The errors of its own are those of
+// [Pool.Pick]; others are the endpoint's.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if a := call.Joinable(req.Context()); a != nil {
+		return t.send(a)
+	}
+	return call.Once(req, t.cfg, t.send)
+}
+
+// send picks an endpoint for the attempt and sends it there.
+func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
+	tried := a.Record().Tried
+	pick, err := t.pool.PickWait(a, Info{Now: t.pool.clock.Now(), Tried: tried, Request: a.Request()})
+	if err != nil {
+		return nil, err
+	}
+	a.Take(pick.pick, t.pool.Others(pick, tried))
+	resp, err := a.Send(pick.Transport())
+	if a.Outcome.Class.Bad() {
+		t.pool.Refresh()
+	}
+	return resp, err
+}
+
+// CloseIdleConnections closes the connections of all endpoints that nobody uses.
+func (t *Transport) CloseIdleConnections() { t.pool.CloseIdleConnections() }

@@ -1,0 +1,51 @@
+package evenkeel
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// boundary is the outermost layer that knows of attempts: it makes the record of
+// the call, bounds the call's time, and makes the one error that callers see.
+type boundary struct {
+	transport *Transport
+	stack     *stack
+	next      http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (b *boundary) RoundTrip(req *http.Request) (*http.Response, error) {
+	record := call.New(req, b.stack.calls)
+	limit := b.stack.config.Timeout
+	if limit > 0 {
+		record.Bound(limit, call.NewTimeout(fmt.Sprintf("evenkeel: no response within the call's time limit of %v", limit)))
+	}
+	resp, err := b.next.RoundTrip(record.Request())
+	if err == nil && record.TimedOut() { // just after the headers: the body is dead
+		_ = resp.Body.Close()
+		resp, err = nil, record.TimeoutErr()
+	}
+	if err != nil {
+		resp, err = nil, b.fail(record, err)
+	}
+	b.transport.called(req, infoOf(record), resp, err, record.Failed())
+	return resp, err
+}
+
+// fail makes the error that the caller sees.
+func (b *boundary) fail(record *call.Record, err error) error {
+	e := &Error{Target: b.transport.target.String(), Reason: record.Reason, Attempts: record.Sent(), Err: err}
+	if last := record.LastSent(); last != nil {
+		e.Endpoint = last.Endpoint().Address
+	}
+	switch {
+	case record.CallerErr() != nil:
+		e.Reason = outcome.Caller
+	case record.TimedOut():
+		e.Reason = outcome.Deadline
+	}
+	return e
+}

@@ -1,0 +1,68 @@
+package evenkeel
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Error is the one error that a [Transport] returns, whatever went wrong. It
+// means that there is no response: one that was obtained is returned with a nil
+// error, whatever its status.
+type Error struct {
+	// Target is the service that was called, without anything secret.
+	Target string
+	// Reason is why the call was refused, or why there was no further attempt.
+	Reason outcome.Reason
+	// Attempts is how many attempts were sent.
+	Attempts int
+	// Endpoint is the address of the last attempt, empty if there was none.
+	Endpoint string
+	// Err is the cause: the errors of all attempts, and whatever ended the
+	// call. [errors.Is] and [errors.As] find each of them.
+	Err error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "evenkeel: call to %s failed", e.Target)
+	if e.Attempts > 0 {
+		fmt.Fprintf(&b, " after %d attempt(s)", e.Attempts)
+	}
+	if e.Endpoint != "" {
+		fmt.Fprintf(&b, ", the last at %s", e.Endpoint)
+	}
+	if e.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", e.Reason)
+	}
+	fmt.Fprintf(&b, ": %s", strings.ReplaceAll(e.Err.Error(), "\n", "; "))
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether the call ended because time ran out. [net/url.Error]
+// asks for it.
+func (e *Error) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
+}
+
+// The causes of calls that are refused before anything is tried.
+var (
+	// ErrClosed means that the transport was closed or shut down.
+	ErrClosed = balancer.ErrClosed
+	// ErrWrongTarget means that the request is for another scheme, host or
+	// port than the target's. See [WithOtherHosts].
+	ErrWrongTarget = errors.New("evenkeel: the request is for another host than the target")
+)
+
+// FieldError is one problem with one field of a configuration or a request. What
+// [New] and [Transport.Update] return joins one for each problem.
+type FieldError = field.Error

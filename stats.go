@@ -1,0 +1,82 @@
+package evenkeel
+
+import (
+	"net/http"
+	"sync/atomic"
+
+	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/internal/call"
+)
+
+// Stats is what a [Transport] has counted and what it knows at one moment.
+type Stats struct {
+	// Target is the service, as a URL without anything secret.
+	Target string
+	// Calls is how many calls have had their answer, Failed how many of
+	// these were an error or a response that speaks of a failure or of
+	// overload.
+	Calls, Failed uint64
+	// Retries is how many attempts were sent beyond the first of each call.
+	Retries uint64
+	// Active is how many calls have not ended, response bodies included.
+	Active int64
+	// QuotaTokens is what the quota of retries holds.
+	QuotaTokens int
+	// Pool is what is known of the endpoints.
+	Pool balancer.Status
+}
+
+// Stats returns what is known now. It costs a look at each endpoint.
+func (t *Transport) Stats() Stats {
+	return Stats{
+		Target:      t.target.String(),
+		Calls:       t.counters.calls.Load(),
+		Failed:      t.counters.failed.Load(),
+		Retries:     t.counters.retries.Load(),
+		Active:      t.active.Load(),
+		QuotaTokens: t.stack.Load().retrier.QuotaTokens(),
+		Pool:        t.pool.Status(),
+	}
+}
+
+type counters struct{ calls, failed, retries atomic.Uint64 }
+
+// called counts a call that has its answer, and tells the hook.
+func (t *Transport) called(req *http.Request, info Info, resp *http.Response, err error, failed bool) {
+	t.counters.calls.Add(1)
+	if failed || err != nil {
+		t.counters.failed.Add(1)
+	}
+	if info.Attempts > 1 {
+		t.counters.retries.Add(uint64(info.Attempts - 1))
+	}
+	if t.settings.hooks.Called == nil {
+		return
+	}
+	event := Call{Request: req, Info: info, Err: err}
+	if resp != nil {
+		event.StatusCode = resp.StatusCode
+	}
+	t.settings.hooks.Called(event)
+}
+
+// answered returns what tells the hook of attempts, nil if there is none.
+func (t *Transport) answered() func(*call.Attempt) {
+	hook := t.settings.hooks.Attempt
+	if hook == nil {
+		return nil
+	}
+	return func(a *call.Attempt) {
+		if !a.Sent() {
+			return
+		}
+		event := Attempt{
+			Number: a.Record().Sent(), Endpoint: a.Endpoint(), Outcome: a.Outcome,
+			Err: a.Failure, Took: a.Took, Connections: a.Connections(),
+		}
+		if a.Response != nil {
+			event.StatusCode = a.Response.StatusCode
+		}
+		hook(event)
+	}
+}
