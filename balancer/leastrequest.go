@@ -1,6 +1,8 @@
 package balancer
 
 import (
+	"math"
+
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 )
@@ -56,39 +58,21 @@ type leastRequestPicker struct {
 }
 
 // Pick compares in-flight over weight. Of equals the first that was drawn wins,
-// and draws go by weight, so that traffic to idle endpoints does too.
+// and draws go by weight, so that traffic to idle endpoints does too. Nothing
+// beats an idle endpoint, so the first one ends the search.
 func (p *leastRequestPicker) Pick(Info) int {
-	n := len(p.candidates)
-	if n <= p.choices {
-		return p.scan(p.sampler.draw(), n)
-	}
-	var drawn [maxChoices]int
-	p.sampler.distinct(&drawn, p.choices)
-	best, least := 0, 0.0
-	for k, i := range drawn[:p.choices] {
-		if load := p.load(i); k == 0 || load < least {
+	var drawn draw
+	best, least := 0, math.Inf(1)
+	for range min(p.choices, len(p.candidates)) {
+		i := p.sampler.next(&drawn)
+		c := &p.candidates[i]
+		inflight := c.node.InFlight()
+		if inflight == 0 {
+			return i
+		}
+		if load := float64(inflight) / c.weight; load < least {
 			best, least = i, load
 		}
 	}
 	return best
-}
-
-// scan compares all n candidates, beginning with first.
-func (p *leastRequestPicker) scan(first, n int) int {
-	best, least := first, p.load(first)
-	for k := 1; k < n; k++ {
-		i := first + k
-		if i >= n {
-			i -= n
-		}
-		if load := p.load(i); load < least {
-			best, least = i, load
-		}
-	}
-	return best
-}
-
-func (p *leastRequestPicker) load(i int) float64 {
-	c := &p.candidates[i]
-	return float64(c.node.InFlight()) / c.weight
 }

@@ -25,8 +25,10 @@ func newSampler(candidates []Candidate, rand func() uint64) sampler {
 }
 
 // draw returns the index of a candidate.
-func (s *sampler) draw() int {
-	r := s.rand()
+func (s *sampler) draw() int { return s.at(s.rand()) }
+
+// at returns the candidate that a random number stands for.
+func (s *sampler) at(r uint64) int {
 	i := (r >> 32) * s.n >> 32
 	if s.alias != nil {
 		if c := s.alias[i]; uint32(r) >= c.keep {
@@ -43,24 +45,47 @@ const maxChoices = 16
 // taken instead: with very unequal weights nearly every draw is the same.
 const redraws = 4
 
-// distinct draws d different indexes; d must be below n.
-func (s *sampler) distinct(out *[maxChoices]int, d int) {
-	for k := range d {
-		i := s.draw()
-		for try := 0; contains(out[:k], i); try++ {
-			if try < redraws {
-				i = s.draw()
-			} else if i++; i == int(s.n) {
-				i = 0
-			}
-		}
-		out[k] = i
-	}
+// draw is a series of different candidates.
+type draw struct {
+	drawn [maxChoices]int32
+	count int
+	spare uint64 // half of a random number, left over
 }
 
-func contains(in []int, i int) bool {
-	for _, o := range in {
-		if o == i {
+// next returns a candidate that is not yet in the series, which must not hold
+// all of them.
+func (s *sampler) next(d *draw) int {
+	i := s.nextDraw(d)
+	for try := 0; d.has(i); try++ {
+		if try < redraws {
+			i = s.nextDraw(d)
+		} else if i++; i == int(s.n) {
+			i = 0
+		}
+	}
+	d.drawn[d.count] = int32(i)
+	d.count++
+	return i
+}
+
+// nextDraw draws with half a random number where that is enough.
+func (s *sampler) nextDraw(d *draw) int {
+	if s.alias != nil {
+		return s.draw()
+	}
+	if d.spare == 0 {
+		r := s.rand()
+		d.spare = r << 32
+		return s.at(r)
+	}
+	r := d.spare
+	d.spare = 0
+	return s.at(r)
+}
+
+func (d *draw) has(i int) bool {
+	for _, o := range d.drawn[:d.count] {
+		if o == int32(i) {
 			return true
 		}
 	}

@@ -27,8 +27,8 @@ type EndpointStatus struct {
 	Unavailable string
 	// InFlight is how many attempts have not ended, bodies included.
 	InFlight int64
-	// Attempts and Failures count the attempts that were answered or failed,
-	// and those that spoke against the endpoint, since it joined.
+	// Attempts is how many attempts were begun since the endpoint joined,
+	// Failures how many of them spoke against it.
 	Attempts, Failures uint64
 	// Connections is how many connections to the endpoint are open. It is
 	// zero where Config.EndpointTransport makes them.
@@ -54,8 +54,7 @@ func (p *Pool) Status() Status {
 }
 
 func endpointStatus(n *node.Node) EndpointStatus {
-	s := EndpointStatus{Endpoint: n.Endpoint(), InFlight: n.InFlight()}
-	s.Attempts, s.Failures = n.Attempts()
+	s := EndpointStatus{Endpoint: n.Endpoint(), InFlight: n.InFlight(), Attempts: n.Picks(), Failures: n.Failures()}
 	if r := n.Reasons(); r != 0 {
 		s.Unavailable = r.String()
 	}

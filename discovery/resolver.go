@@ -28,11 +28,18 @@ type Validator interface {
 
 // Sink is what a resolver tells its findings to. The owner of the watch fills
 // in every field.
+//
+// Update and Fail may be called from any goroutine of the watch, but the calls
+// of one watch never overlap, and none comes once Watch has returned: an owner
+// needs no lock of its own to take them in. The watch stands still while one of
+// them runs, so they should be short.
 type Sink struct {
 	// Update takes a complete set, which replaces the one before. Empty means
 	// that the source says there are no endpoints, which is not an error.
-	// The error beside it, if any, tells of entries that had to be left out.
-	// The slice must not be changed afterwards.
+	// The error beside it, if any, tells of entries that had to be left out
+	// (as a [SkippedError], where they are counted), and of parts of the
+	// source that could not be asked and for which older knowledge stands in.
+	// The slice must not be changed afterwards, by neither side.
 	Update func(endpoints []Endpoint, skipped error)
 
 	// Fail says that the source could not be asked, or that its answer made
@@ -41,13 +48,14 @@ type Sink struct {
 
 	// Refresh yields a value when endpoints fail, and a fresh look would be
 	// welcome. It may yield far more often than a source can be asked: the
-	// resolver keeps its minimum interval.
+	// resolver keeps its minimum interval. Nobody may be listening, so the
+	// owner sends without waiting, into a channel with room for one value.
 	Refresh <-chan struct{}
 
 	// Clock is the clock to wait on.
 	Clock clock.Clock
 
 	// Rand returns a uniform number in [0,1), for jitter. It may be called
-	// from any goroutine of the watch.
+	// from any goroutine of the watch, also by several at once.
 	Rand func() float64
 }

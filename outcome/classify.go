@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"syscall"
 )
 
 // Attempt is what a [Classifier] is shown. It must not be kept, and the
@@ -132,9 +131,3 @@ type streamError struct {
 }
 
 func (streamError) Error() string { return "stream error" }
-
-// Unreachable reports whether the error says that this machine has no route to
-// the address, or does not speak its address family.
-func Unreachable(err error) bool {
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EAFNOSUPPORT)
-}

@@ -127,7 +127,7 @@ func (a *Attempt) Connections() int { return int(a.got.Load()) }
 // Take notes the endpoint that was picked. The attempt ends the pick. others
 // says whether there is another endpoint that this call has not tried.
 func (a *Attempt) Take(p node.Pick, others bool) {
-	a.pick, a.endpoint, a.Others = p, p.Node.Endpoint(), others
+	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Endpoint(), others, p.Now
 }
 
 // A layer that joins attempts embeds Layer, so that the one above it leaves the
@@ -177,7 +177,9 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	if a.timeout > 0 {
 		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, errAttemptTimeout)
 	}
-	a.start = r.cfg.Clock.Now()
+	if a.start.IsZero() { // else it was picked just now
+		a.start = r.cfg.Clock.Now()
+	}
 	returned := false
 	defer func() {
 		if !returned {

@@ -24,7 +24,7 @@ type stream struct {
 type segment struct {
 	data []byte
 	end  ending
-	at   time.Time // zero while the network is silent: nobody knows
+	at   time.Time // for what was sent into a black hole, set anew when it heals
 }
 
 type ending uint8
@@ -37,15 +37,13 @@ const (
 
 func (s *stream) space() int { return BufferSize - s.size }
 
-// send puts a segment on its way. The data is copied.
+// send puts a segment on its way. The data is copied. What is under way is a
+// queue: a segment that is due waits for those before it.
 func (s *stream) send(seg segment, now time.Time, silent bool) {
 	s.size += len(seg.data)
 	if !silent && len(s.transit) == 0 && !seg.at.After(now) {
 		s.take(seg)
 		return
-	}
-	if n := len(s.transit); n > 0 && !silent && s.transit[n-1].at.After(seg.at) {
-		seg.at = s.transit[n-1].at // the latency was lowered: no overtaking
 	}
 	seg.data = bytes.Clone(seg.data)
 	s.transit = append(s.transit, seg)

@@ -72,17 +72,29 @@ type Observer interface {
 // Node is the state of one incarnation of an endpoint. It is safe for
 // concurrent use.
 type Node struct {
-	inflight atomic.Int64
-	reasons  atomic.Uint32
-	serial   uint64
-	base     Base
+	// load is the in-flight count, the number of picks and the mark of removal
+	// in one word, so that a pick costs one atomic operation and its end
+	// another:
+	//
+	//	bit 63      removed
+	//	bits 24-62  picks so far
+	//	bits 0-23   in flight
+	load    atomic.Uint64
+	reasons atomic.Uint32 // all but Removed
+	serial  uint64
+	base    Base
 
-	attempts atomic.Uint64
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
 
-	_ [56]byte // so that no two nodes share a cache line
+	_ [80]byte // so that no two nodes share a cache line
 }
+
+const (
+	removedBit   = 1 << 63
+	onePick      = 1 << 24
+	inFlightMask = onePick - 1
+)
 
 // New returns a node without any load. The serial must be unique in its pool.
 func New(e discovery.Endpoint, serial uint64, base Base) *Node {
@@ -113,20 +125,27 @@ func (n *Node) Serial() uint64 { return n.serial }
 func (n *Node) Base() Base { return n.base }
 
 // InFlight returns how many attempts were picked and have not ended.
-func (n *Node) InFlight() int64 { return n.inflight.Load() }
+func (n *Node) InFlight() int64 { return int64(n.load.Load() & inFlightMask) }
 
-// Attempts returns how many attempts have been answered or have failed, and
-// how many of them spoke against the endpoint.
-func (n *Node) Attempts() (all, failed uint64) { return n.attempts.Load(), n.failures.Load() }
+// Picks returns how many attempts were picked.
+func (n *Node) Picks() uint64 { return (n.load.Load() &^ removedBit) / onePick }
+
+// Failures returns how many attempts spoke against the endpoint.
+func (n *Node) Failures() uint64 { return n.failures.Load() }
 
 // Reasons returns why the endpoint is not available.
-func (n *Node) Reasons() Reasons { return Reasons(n.reasons.Load()) }
+func (n *Node) Reasons() Reasons {
+	r := Reasons(n.reasons.Load())
+	if n.load.Load()&removedBit != 0 {
+		r |= Removed
+	}
+	return r
+}
 
 // Remove marks the node as gone. Those who hold it finish; the last one to end
 // closes its connections.
 func (n *Node) Remove() {
-	n.reasons.Or(uint32(Removed))
-	if n.inflight.Load() == 0 {
+	if n.load.Or(removedBit)&inFlightMask == 0 {
 		n.base.Close()
 	}
 }
@@ -134,19 +153,18 @@ func (n *Node) Remove() {
 // Acquire counts one attempt, or returns false if the node was removed: the
 // picker held an old snapshot and must take a new one.
 func (n *Node) Acquire() bool {
-	n.inflight.Add(1)
-	if Reasons(n.reasons.Load())&Removed != 0 {
+	if n.load.Add(onePick+1)&removedBit != 0 {
 		n.Release()
 		return false
 	}
 	return true
 }
 
-// Release ends what Acquire began. Either Remove sees that nobody is left, or
-// the last Release sees that the node was removed: in both orders somebody
-// closes the connections.
+// Release ends what Acquire began. Removal and counts are one word, so either
+// Remove sees that nobody is left, or the last Release sees the removal: in both
+// orders somebody closes the connections.
 func (n *Node) Release() {
-	if n.inflight.Add(-1) == 0 && Reasons(n.reasons.Load())&Removed != 0 {
+	if n.load.Add(^uint64(0))&(removedBit|inFlightMask) == removedBit {
 		n.base.Close()
 	}
 }
@@ -155,15 +173,13 @@ func (n *Node) Release() {
 // The zero Pick is none.
 type Pick struct {
 	Node     *Node
-	Observer Observer // may be nil
+	Observer Observer  // may be nil
+	Now      time.Time // when it was picked
 	Token    uint32
 }
 
-// Answered tells the observer and counts the attempt.
+// Answered tells the observer and counts failures.
 func (p Pick) Answered(a outcome.Answer) {
-	if a.Class != outcome.Refused {
-		p.Node.attempts.Add(1)
-	}
 	if a.Class.Bad() {
 		p.Node.failures.Add(1)
 	}

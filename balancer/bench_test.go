@@ -1,0 +1,90 @@
+package balancer
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// benchAlgorithms are compared by every benchmark, the clock-less ones first.
+var benchAlgorithms = []struct {
+	name      string
+	algorithm Algorithm
+	timed     bool // learns from time: its cost includes reading the clock
+}{
+	{"RoundRobin", RoundRobin{}, false},
+	{"Random", Random{}, false},
+	{"LeastRequest", LeastRequest{}, false},
+	{"PeakEWMA", PeakEWMA{}, true},
+}
+
+func manyEndpoints(n int) []discovery.Endpoint {
+	endpoints := make([]discovery.Endpoint, n)
+	for i := range endpoints {
+		endpoints[i] = discovery.Endpoint{Address: fmt.Sprintf("10.%d.%d.%d:8080", i>>16, i>>8&255, i&255)}
+	}
+	return endpoints
+}
+
+// pickOnce is what an attempt does to a pool: pick, report, end. A timed
+// algorithm reads the clock before and after, as the transport does.
+func pickOnce(b testing.TB, p *Pool, timed bool) {
+	var info Info
+	answer := outcome.Answer{Took: time.Millisecond, Class: outcome.Success}
+	if timed {
+		info.Now = p.clock.Now()
+	}
+	pick, err := p.Pick(info)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if timed {
+		answer.Now = p.clock.Now()
+	}
+	pick.Answered(answer)
+	pick.Done()
+}
+
+// BenchmarkPick measures one pick with its report and its end.
+func BenchmarkPick(b *testing.B) {
+	for _, a := range benchAlgorithms {
+		for _, n := range []int{10, 1000, 10000} {
+			p := testPool(b, Config{Algorithm: a.algorithm}, manyEndpoints(n)...)
+			for range 2 * n { // so that every endpoint is known
+				pickOnce(b, p, a.timed)
+			}
+			b.Run(fmt.Sprintf("%s/endpoints=%d/single", a.name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					pickOnce(b, p, a.timed)
+				}
+			})
+			b.Run(fmt.Sprintf("%s/endpoints=%d/parallel", a.name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						pickOnce(b, p, a.timed)
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkUpdate measures an update that changes one endpoint of many.
+func BenchmarkUpdate(b *testing.B) {
+	for _, a := range benchAlgorithms {
+		b.Run(fmt.Sprintf("%s/endpoints=10000", a.name), func(b *testing.B) {
+			endpoints := manyEndpoints(10000)
+			p := testPool(b, Config{Algorithm: a.algorithm}, endpoints...)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				endpoints[i%len(endpoints)].ID = fmt.Sprint(i)
+				p.update(endpoints)
+			}
+		})
+	}
+}

@@ -1,0 +1,125 @@
+package evenkeel_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel"
+	"github.com/evenkeel-go/evenkeel/discovery"
+)
+
+// stub answers at once, so that what is measured is what is around it.
+type stub struct{ header http.Header }
+
+func (s stub) RoundTrip(req *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: s.header, Body: http.NoBody, Request: req}, nil
+}
+
+// stubbed returns a transport for n endpoints that are stubs.
+func stubbed(tb testing.TB, n int, options ...evenkeel.Option) *evenkeel.Transport {
+	tb.Helper()
+	endpoints := make(discovery.Static, n)
+	for i := range endpoints {
+		endpoints[i] = fmt.Sprintf("10.0.%d.%d:80", i/256, i%256)
+	}
+	options = append([]evenkeel.Option{
+		evenkeel.WithResolver(endpoints),
+		evenkeel.WithEndpointTransport(func(discovery.Endpoint) http.RoundTripper { return stub{http.Header{}} }),
+	}, options...)
+	t, err := evenkeel.New("http://users", options...)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = t.Close() })
+	require.NoError(tb, t.Ready(tb.Context()))
+	return t
+}
+
+func roundTrip(tb testing.TB, rt http.RoundTripper, req *http.Request) {
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if resp.Body != http.NoBody {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+}
+
+func getRequest(tb testing.TB, url string) *http.Request {
+	req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+	require.NoError(tb, err)
+	return req
+}
+
+// BenchmarkStub measures what the full stack adds to a call: the difference to
+// the bare stub.
+func BenchmarkStub(b *testing.B) {
+	for _, row := range []struct {
+		name string
+		rt   http.RoundTripper
+	}{
+		{"bare", stub{http.Header{}}},
+		{"evenkeel/endpoints=3", stubbed(b, 3)},
+		{"evenkeel/endpoints=1000", stubbed(b, 1000)},
+		{"evenkeel/timeouts", stubbed(b, 3, evenkeel.WithTimeout(time.Minute))},
+	} {
+		req := getRequest(b, "http://users/api/users/42")
+		b.Run(row.name+"/single", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				roundTrip(b, row.rt, req)
+			}
+		})
+		b.Run(row.name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					roundTrip(b, row.rt, req)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkLoopback compares the full stack with the http.Transport that it
+// uses, on a real server. The two take turns call by call, so that a noisy
+// machine is noisy for both, and the medians are compared.
+func BenchmarkLoopback(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "hello")
+	}))
+	defer server.Close()
+	template := &http.Transport{DialContext: (&net.Dialer{}).DialContext}
+	defer template.CloseIdleConnections()
+	t, err := evenkeel.New(server.URL, evenkeel.WithTransport(template))
+	require.NoError(b, err)
+	defer t.Close()
+
+	rts := [2]http.RoundTripper{template, t}
+	var took [2][]time.Duration
+	req := getRequest(b, server.URL)
+	for i := 0; b.Loop(); i++ {
+		for k := range rts {
+			k = (k + i) % 2
+			begin := time.Now()
+			roundTrip(b, rts[k], req)
+			took[k] = append(took[k], time.Since(begin))
+		}
+	}
+	bare, stack := median(took[0]), median(took[1])
+	b.ReportMetric(float64(bare), "bare-median-ns")
+	b.ReportMetric(float64(stack), "evenkeel-median-ns")
+	b.ReportMetric(float64(stack)/float64(bare), "ratio")
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}

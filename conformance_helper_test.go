@@ -1,0 +1,155 @@
+package evenkeel_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/evenkeeltest"
+)
+
+// as is errors.As in one expression; it returns nil where there is none.
+func as[E error](err error) E {
+	var e E
+	_ = errors.As(err, &e)
+	return e
+}
+
+func seeded(seed uint64) rand.Source { return rand.NewPCG(seed, seed) }
+
+// roundTripFunc is a transport of the test's own, without CloseIdleConnections.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// answerTo makes the response of a transport of the test's own.
+func answerTo(req *http.Request, status int, body io.ReadCloser) *http.Response {
+	return &http.Response{
+		StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{}, Body: body, ContentLength: -1, Request: req,
+	}
+}
+
+func textBody(text string) io.ReadCloser { return io.NopCloser(strings.NewReader(text)) }
+
+// refuseFirst refuses the first n dials, as a server does that just restarts.
+func refuseFirst(n int64) func(dialFunc) dialFunc {
+	var dials atomic.Int64
+	return func(next dialFunc) dialFunc {
+		return func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) <= n {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+			}
+			return next(ctx, network, address)
+		}
+	}
+}
+
+// pushed is a resolver whose answers come from the test. Push returns when the
+// pool has taken the answer in.
+type pushed struct {
+	answers chan []discovery.Endpoint
+	taken   chan struct{}
+}
+
+func newPushed() *pushed {
+	return &pushed{answers: make(chan []discovery.Endpoint), taken: make(chan struct{})}
+}
+
+func (p *pushed) Watch(ctx context.Context, sink discovery.Sink) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case endpoints := <-p.answers:
+			sink.Update(endpoints, nil)
+			select {
+			case p.taken <- struct{}{}:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+func (p *pushed) push(endpoints ...discovery.Endpoint) {
+	p.answers <- endpoints
+	<-p.taken
+}
+
+func (p *pushed) pushServers(servers ...*evenkeeltest.Server) {
+	endpoints := make([]discovery.Endpoint, len(servers))
+	for i, s := range servers {
+		endpoints[i] = s.Endpoint()
+	}
+	p.push(endpoints...)
+}
+
+// resolverFunc is a resolver of the test's own.
+type resolverFunc func(context.Context, discovery.Sink) error
+
+func (f resolverFunc) Watch(ctx context.Context, sink discovery.Sink) error { return f(ctx, sink) }
+
+// hungResolver never answers.
+func hungResolver() discovery.Resolver {
+	return resolverFunc(func(ctx context.Context, _ discovery.Sink) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+}
+
+// totalRequests is how many requests reached any of the servers.
+func (s *stackUnderTest) totalRequests() int {
+	n := 0
+	for _, server := range s.servers {
+		n += server.Requests()
+	}
+	return n
+}
+
+// firstRequest returns the earliest request that any server received.
+func (s *stackUnderTest) firstRequest() evenkeeltest.Request {
+	var first evenkeeltest.Request
+	for _, server := range s.servers {
+		for _, r := range server.Received() {
+			if first.At.IsZero() || r.At.Before(first.At) {
+				first = r
+			}
+		}
+	}
+	return first
+}
+
+// counter counts things by name, from any goroutine.
+type counter struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *counter) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int{}
+	}
+	c.n[name]++
+}
+
+func (c *counter) get(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[name]
+}
+
+// soon is a backoff of exactly a millisecond, for rows in which its length does
+// not matter.
+const soon = time.Millisecond

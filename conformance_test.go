@@ -1,0 +1,459 @@
+package evenkeel_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel"
+	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/evenkeeltest"
+	"github.com/evenkeel-go/evenkeel/outcome"
+	"github.com/evenkeel-go/evenkeel/retry"
+)
+
+// The conformance suite is the contract of an http.RoundTripper, as the library
+// reads it, told as a table: each row is one behaviour. It is run against the
+// whole stack and against each package's RoundTripper alone, over every
+// protocol, because the layers meet the same obligations together and apart.
+//
+// A row's name begins with the ID of its behaviour, so that
+//
+//	go test -run 'TestConformance/T-08' .
+//
+// runs the rows of one behaviour, and .../T-08/.*/full/h2c one case of it.
+
+// row is one behaviour. Its function says given, when and then; what holds after
+// every row (nothing in flight, no connection, bodies closed once) is checked by
+// stackUnderTest.finish.
+type row struct {
+	id, name string
+	applies  applies
+	// alone is for rows that look at what the whole process has: its heap,
+	// its goroutines.
+	alone bool
+	run   func(t *testing.T, s *stackUnderTest)
+}
+
+// applies says where a row is run, and why not elsewhere.
+type applies struct {
+	stacks    []stackKind
+	protocols []protocol
+	why       string
+}
+
+func (a applies) over(why string, protocols ...protocol) applies {
+	a.protocols = protocols
+	a.why = strings.TrimPrefix(a.why+"; "+why, "; ")
+	return a
+}
+
+// on limits a row to some stacks.
+func on(why string, stacks ...stackKind) applies {
+	return applies{stacks: stacks, protocols: protocols, why: why}
+}
+
+// stackKind is what is under test.
+type stackKind string
+
+const (
+	full          stackKind = "full"     // evenkeel.New
+	balancerAlone stackKind = "balancer" // balancer.NewTransport(pool, nil)
+	retryAlone    stackKind = "retry"    // retry.NewTransport(http.Transport, Policy{})
+)
+
+// protocol is what the servers of a row speak.
+type protocol string
+
+const (
+	http1 protocol = "http1"
+	http2 protocol = "http2" // over TLS
+	h2c   protocol = "h2c"
+)
+
+var (
+	stacks     = []stackKind{full, balancerAlone, retryAlone}
+	protocols  = []protocol{http1, http2, h2c}
+	everywhere = applies{stacks: stacks, protocols: protocols}
+
+	// What rows often ask for.
+	whereRetried  = on("the balancer does not repeat", full, retryAlone)
+	whereBalanced = on("retry alone has one transport and knows no endpoints", full, balancerAlone)
+	wherePicked   = on("only the whole stack retries at another endpoint", full)
+	wholeOnly     = on("only the whole stack has it", full)
+)
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	for _, alone := range []bool{true, false} { // parallel rows start when the others are done
+		for _, r := range conformanceRows() {
+			if r.alone != alone {
+				continue
+			}
+			if !slices.Equal(r.applies.stacks, stacks) || !slices.Equal(r.applies.protocols, protocols) {
+				assert.NotEmpty(t, r.applies.why, "%s %s does not say why it is not run everywhere", r.id, r.name)
+			}
+			for _, kind := range r.applies.stacks {
+				for _, p := range r.applies.protocols {
+					t.Run(r.id+"/"+r.name+"/"+string(kind)+"/"+string(p), func(t *testing.T) {
+						if !r.alone {
+							t.Parallel()
+						}
+						bubble(t, kind, p, r.run)
+					})
+				}
+			}
+		}
+	}
+}
+
+func conformanceRows() []row {
+	return slices.Concat(
+		bodyRows(), refusalRows(), requestRows(), answerRows(), contextRows(), connectionRows(),
+		replayRows(), repeatRows(), discardRows(), endpointRows(), discoveryRows(), policyRows(),
+		secretRows(), defectRows(),
+	)
+}
+
+// bubble runs a row in a bubble of its own, which is also its test for leaks: it
+// panics when a goroutine stays behind.
+func bubble(t *testing.T, kind stackKind, p protocol, run func(*testing.T, *stackUnderTest)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stackUnderTest{t: t, kind: kind, protocol: p, network: evenkeeltest.NewNetwork(t)}
+		run(t, s)
+		s.finish()
+	})
+}
+
+// stackUnderTest is a network with servers on it and the RoundTripper that is
+// tested.
+type stackUnderTest struct {
+	t        *testing.T
+	kind     stackKind
+	protocol protocol
+	network  *evenkeeltest.Network
+	servers  []*evenkeeltest.Server
+	bodies   []*evenkeeltest.Body
+
+	rt    http.RoundTripper
+	whole *evenkeel.Transport // nil unless kind is full
+	pool  *balancer.Pool      // nil unless kind is balancerAlone
+	close func()
+}
+
+// config is what a row may choose. What does not exist in a stack is left out
+// there.
+type config struct {
+	retry    retry.Policy
+	timeout  time.Duration      // of the whole call
+	balancer balancer.Algorithm // nil means RoundRobin, whose picks are even
+	rand     uint64             // seed of all choices; zero leaves them to chance
+	resolver discovery.Resolver // nil means the servers that were started before
+
+	dial     func(next dialFunc) dialFunc // around the network's
+	template func(*http.Transport)
+	endpoint func(discovery.Endpoint) http.RoundTripper // in place of the template
+	attempt  func(http.RoundTripper) http.RoundTripper
+	hooks    evenkeel.Hooks
+	options  []evenkeel.Option
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// host is the logical service. No server has this address: they are endpoints.
+const host = "svc.example"
+
+func (s *stackUnderTest) scheme() string {
+	if s.protocol == http2 {
+		return "https"
+	}
+	return "http"
+}
+
+func (s *stackUnderTest) url() string { return s.scheme() + "://" + host + "/" }
+
+// serve starts a server that speaks the row's protocol and answers by a script.
+func (s *stackUnderTest) serve(name string, steps ...http.Handler) *evenkeeltest.Server {
+	s.t.Helper()
+	if len(steps) == 0 {
+		steps = []http.Handler{evenkeeltest.OK(name)}
+	}
+	return s.serveConfig(evenkeeltest.ServerConfig{Address: name + ":80", Handler: evenkeeltest.Script(steps...)})
+}
+
+func (s *stackUnderTest) serveConfig(c evenkeeltest.ServerConfig) *evenkeeltest.Server {
+	s.t.Helper()
+	switch s.protocol {
+	case http1:
+		c.Protocol = evenkeeltest.HTTP1
+	case http2:
+		c.Protocol = evenkeeltest.HTTPS
+	case h2c:
+		c.Protocol = evenkeeltest.H2C
+	}
+	server := s.network.Start(c)
+	s.servers = append(s.servers, server)
+	return server
+}
+
+// use makes the stack.
+func (s *stackUnderTest) use(c config) {
+	s.t.Helper()
+	if c.balancer == nil {
+		c.balancer = balancer.RoundRobin{}
+	}
+	if c.resolver == nil {
+		c.resolver = s.endpoints()
+	}
+	switch s.kind {
+	case full:
+		s.useWhole(c)
+	case balancerAlone:
+		s.useBalancer(c)
+	case retryAlone:
+		s.useRetry(c)
+	}
+	s.t.Cleanup(s.close) // also when the row fails half way: the bubble must end
+}
+
+func (s *stackUnderTest) endpoints() discovery.List {
+	list := discovery.List{}
+	for _, server := range s.servers {
+		list = append(list, server.Endpoint())
+	}
+	return list
+}
+
+func (s *stackUnderTest) useWhole(c config) {
+	s.t.Helper()
+	options := []evenkeel.Option{
+		evenkeel.WithResolver(c.resolver), evenkeel.WithBalancer(c.balancer), evenkeel.WithRetry(c.retry),
+		evenkeel.WithTimeout(c.timeout), evenkeel.WithHooks(c.hooks),
+	}
+	if c.endpoint != nil {
+		options = append(options, evenkeel.WithEndpointTransport(c.endpoint))
+	} else {
+		options = append(options, evenkeel.WithTransport(s.template(c)))
+	}
+	if c.attempt != nil {
+		options = append(options, evenkeel.WithAttempt(c.attempt))
+	}
+	if c.rand != 0 {
+		options = append(options, evenkeel.WithRand(seeded(c.rand)))
+	}
+	tr, err := evenkeel.New(s.scheme()+"://"+host, append(options, c.options...)...)
+	require.NoError(s.t, err)
+	s.rt, s.whole = tr, tr
+	s.close = func() { assert.NoError(s.t, tr.Close()) }
+}
+
+func (s *stackUnderTest) useBalancer(c config) {
+	s.t.Helper()
+	pc := balancer.Config{
+		Resolver: c.resolver, Algorithm: c.balancer, Wrap: c.attempt, EndpointTransport: c.endpoint,
+	}
+	if c.endpoint == nil {
+		pc.Template = s.template(c)
+	}
+	if c.rand != 0 {
+		pc.Rand = seeded(c.rand)
+	}
+	pool, err := balancer.NewPool(pc)
+	require.NoError(s.t, err)
+	s.rt, s.pool = balancer.NewTransport(pool, nil), pool
+	s.close = pool.Close
+}
+
+func (s *stackUnderTest) useRetry(c config) {
+	s.t.Helper()
+	var next http.RoundTripper
+	var closeIdle func()
+	if c.endpoint != nil {
+		next, closeIdle = c.endpoint(discovery.Endpoint{}), func() {}
+	} else {
+		tr := s.template(c)
+		tr.DialContext = s.dialFirst(tr.DialContext)
+		next, closeIdle = tr, tr.CloseIdleConnections
+	}
+	if c.attempt != nil {
+		next = c.attempt(next)
+	}
+	if c.rand != 0 {
+		c.retry.Rand = seeded(c.rand)
+	}
+	rt, err := retry.NewTransport(next, c.retry)
+	require.NoError(s.t, err)
+	s.rt, s.close = rt, closeIdle
+}
+
+// dialFirst dials the first server, whatever the address: a transport without a
+// balancer would dial the host of the URL.
+func (s *stackUnderTest) dialFirst(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if len(s.servers) > 0 {
+			address = s.servers[0].Addr()
+		}
+		return dial(ctx, network, address)
+	}
+}
+
+func (s *stackUnderTest) template(c config) *http.Transport {
+	tr := s.network.Transport()
+	if s.protocol == h2c {
+		tr = s.network.TransportH2C()
+	}
+	if c.dial != nil {
+		tr.DialContext = c.dial(tr.DialContext)
+	}
+	if c.template != nil {
+		c.template(tr)
+	}
+	return tr
+}
+
+// finish checks what holds after every row.
+func (s *stackUnderTest) finish() {
+	s.t.Helper()
+	synctest.Wait()
+	for _, e := range s.status().Endpoints {
+		assert.Zero(s.t, e.InFlight, "requests in flight at %s", e.Endpoint)
+	}
+	if s.whole != nil {
+		assert.Zero(s.t, s.whole.Stats().Active, "calls that have not ended")
+	}
+	if s.close != nil {
+		s.close()
+	}
+	synctest.Wait()
+	s.network.AssertNoConns(s.t)
+	for _, b := range s.bodies {
+		b.AssertClosed(s.t)
+	}
+}
+
+// status is what the stack knows of its endpoints: nothing in retry alone.
+func (s *stackUnderTest) status() balancer.Status {
+	switch {
+	case s.whole != nil:
+		return s.whole.Stats().Pool
+	case s.pool != nil:
+		return s.pool.Status()
+	}
+	return balancer.Status{}
+}
+
+// failures returns how many attempts spoke against the endpoint.
+func (s *stackUnderTest) failures(server *evenkeeltest.Server) int {
+	for _, e := range s.status().Endpoints {
+		if e.Endpoint.Address == server.Addr() {
+			return int(e.Failures)
+		}
+	}
+	return 0
+}
+
+// retries reports whether the stack repeats attempts.
+func (s *stackUnderTest) retries() bool { return s.kind != balancerAlone }
+
+// request returns a request without a body.
+func (s *stackUnderTest) request(method string) *http.Request {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url(), http.NoBody)
+	require.NoError(s.t, err)
+	req.Body = nil
+	return req
+}
+
+// stream returns a request with a body that can be sent once.
+func (s *stackUnderTest) stream(method string, body *evenkeeltest.Body) *http.Request {
+	s.t.Helper()
+	req := s.request(method)
+	body.Stream(req)
+	s.bodies = append(s.bodies, body)
+	return req
+}
+
+// replayable returns a request with a body that has GetBody.
+func (s *stackUnderTest) replayable(method string, body *evenkeeltest.Body) *http.Request {
+	s.t.Helper()
+	req := s.request(method)
+	body.Replayable(req)
+	s.bodies = append(s.bodies, body)
+	return req
+}
+
+// do sends the request.
+func (s *stackUnderTest) do(req *http.Request) (*http.Response, error) {
+	s.t.Helper()
+	resp, err := s.rt.RoundTrip(req)
+	assert.False(s.t, resp != nil && err != nil, "an error beside a response")
+	return resp, err
+}
+
+// answer sends the request, which must be answered, and reads the answer.
+func (s *stackUnderTest) answer(req *http.Request) (status int, body string) {
+	s.t.Helper()
+	resp, err := s.do(req)
+	require.NoError(s.t, err)
+	return resp.StatusCode, readBody(s.t, resp)
+}
+
+// get gets the body of an answer that must be 200.
+func (s *stackUnderTest) get() string {
+	s.t.Helper()
+	status, body := s.answer(s.request(http.MethodGet))
+	require.Equal(s.t, http.StatusOK, status)
+	return body
+}
+
+// fail sends the request, which must not be answered.
+func (s *stackUnderTest) fail(req *http.Request) error {
+	s.t.Helper()
+	resp, err := s.do(req)
+	if resp != nil {
+		resp.Body.Close()
+	}
+	require.Error(s.t, err)
+	return err
+}
+
+func readBody(t *testing.T, resp *http.Response) string {
+	t.Helper()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return string(body)
+}
+
+// sent returns how many attempts the error says were sent.
+func sent(err error) int {
+	if e := as[*evenkeel.Error](err); e != nil {
+		return e.Attempts
+	}
+	if e := as[*retry.Error](err); e != nil {
+		return e.Attempts
+	}
+	return 1
+}
+
+// reason returns why the call ended, as its error says.
+func reason(err error) outcome.Reason {
+	if e := as[*evenkeel.Error](err); e != nil {
+		return e.Reason
+	}
+	if e := as[*retry.Error](err); e != nil {
+		return e.Reason
+	}
+	return outcome.ReasonOf(err)
+}

@@ -1,0 +1,20 @@
+module github.com/evenkeel-go/evenkeel/integration
+
+go 1.25
+
+replace github.com/evenkeel-go/evenkeel => ../
+
+require (
+	github.com/evenkeel-go/evenkeel v0.0.0-00010101000000-000000000000
+	github.com/miekg/dns v1.1.72
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/mod v0.31.0 // indirect
+	golang.org/x/net v0.48.0 // indirect
+	golang.org/x/sync v0.19.0 // indirect
+	golang.org/x/sys v0.39.0 // indirect
+	golang.org/x/tools v0.40.0 // indirect
+)
