@@ -226,7 +226,7 @@ func theResponseSurvivesAnEmptyQuota(t *testing.T, s *stackUnderTest) {
 // once, and is the one that was had.
 func theResponseSurvivesTheDeadline(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a", evenkeeltest.Status(503).Body("sorry"))
-	s.use(config{rand: 1, retry: retry.Policy{Backoff: retry.Backoff{Base: time.Hour, Max: time.Hour}}})
+	s.use(config{rand: longest{}, retry: retry.Policy{Backoff: retry.Backoff{Base: time.Hour, Max: time.Hour}}})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	start := time.Now()
@@ -246,7 +246,7 @@ func theResponseSurvivesTheDeadline(t *testing.T, s *stackUnderTest) {
 func theResponseSurvivesTheLastEndpoint(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a", evenkeeltest.Status(503).Body("sorry"))
 	r := newPushed()
-	s.use(config{resolver: discovery.LastGood{Resolver: r, EmptyGrace: -1}, rand: 1,
+	s.use(config{resolver: discovery.LastGood{Resolver: r, EmptyGrace: -1}, rand: longest{},
 		retry: retry.Policy{Backoff: retry.Backoff{Base: 10 * time.Second, Max: 10 * time.Second}}})
 	r.pushServers(a)
 	go func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -25,7 +27,18 @@ func as[E error](err error) E {
 	return e
 }
 
-func seeded(seed uint64) rand.Source { return rand.NewPCG(seed, seed) }
+// seeded returns a source for a random test, and says its seed.
+func seeded(t *testing.T, seed uint64) rand.Source {
+	t.Helper()
+	t.Logf("seed %d", seed)
+	return rand.NewPCG(seed, seed)
+}
+
+// longest is a source that makes every backoff as long as its jitter allows, less
+// a nanosecond.
+type longest struct{}
+
+func (longest) Uint64() uint64 { return math.MaxUint64 }
 
 // roundTripFunc is a transport of the test's own, without CloseIdleConnections.
 type roundTripFunc func(*http.Request) (*http.Response, error)
@@ -153,3 +166,14 @@ func (c *counter) get(name string) int {
 // soon is a backoff of exactly a millisecond, for rows in which its length does
 // not matter.
 const soon = time.Millisecond
+
+// closeNoted is a response's body that remembers its Close.
+type closeNoted struct {
+	io.ReadCloser
+	closed bool
+}
+
+func (b *closeNoted) Close() error {
+	b.closed = true
+	return b.ReadCloser.Close()
+}

@@ -3,8 +3,6 @@ package evenkeel_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -321,6 +319,3 @@ func lateHooksShareNothing(t *testing.T, s *stackUnderTest) {
 	synctest.Wait()
 	assert.GreaterOrEqual(t, wrote.Load(), int32(1))
 }
-
-var _ = errors.Is
-var _ = io.EOF

@@ -3,6 +3,7 @@ package evenkeel_test
 import (
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -158,7 +159,7 @@ type config struct {
 	retry    retry.Policy
 	timeout  time.Duration      // of the whole call
 	balancer balancer.Algorithm // nil means RoundRobin, whose picks are even
-	rand     uint64             // seed of all choices; zero leaves them to chance
+	rand     rand.Source        // of all choices; nil leaves them to chance
 	resolver discovery.Resolver // nil means the servers that were started before
 
 	dial     func(next dialFunc) dialFunc // around the network's
@@ -249,8 +250,8 @@ func (s *stackUnderTest) useWhole(c config) {
 	if c.attempt != nil {
 		options = append(options, evenkeel.WithAttempt(c.attempt))
 	}
-	if c.rand != 0 {
-		options = append(options, evenkeel.WithRand(seeded(c.rand)))
+	if c.rand != nil {
+		options = append(options, evenkeel.WithRand(c.rand))
 	}
 	tr, err := evenkeel.New(s.scheme()+"://"+host, append(options, c.options...)...)
 	require.NoError(s.t, err)
@@ -266,8 +267,8 @@ func (s *stackUnderTest) useBalancer(c config) {
 	if c.endpoint == nil {
 		pc.Template = s.template(c)
 	}
-	if c.rand != 0 {
-		pc.Rand = seeded(c.rand)
+	if c.rand != nil {
+		pc.Rand = c.rand
 	}
 	pool, err := balancer.NewPool(pc)
 	require.NoError(s.t, err)
@@ -289,8 +290,8 @@ func (s *stackUnderTest) useRetry(c config) {
 	if c.attempt != nil {
 		next = c.attempt(next)
 	}
-	if c.rand != 0 {
-		c.retry.Rand = seeded(c.rand)
+	if c.rand != nil {
+		c.retry.Rand = c.rand
 	}
 	rt, err := retry.NewTransport(next, c.retry)
 	require.NoError(s.t, err)

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -62,7 +64,21 @@ func targetOf(scheme, hostport string) (t target, ok bool) {
 		}
 		t.port = uint16(n)
 	}
-	return t, t.host != "" && !strings.ContainsAny(t.host, " /@")
+	return t, isHost(t.host)
+}
+
+// isHost reports whether s is a name or an IP address.
+func isHost(s string) bool {
+	if strings.Contains(s, ":") {
+		ip, err := netip.ParseAddr(s)
+		return err == nil && ip.Zone() == ""
+	}
+	for _, c := range s {
+		if !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("-._~", c) {
+			return false
+		}
+	}
+	return s != "" && !slices.Contains(strings.Split(s, "."), "")
 }
 
 // String returns the target as a URL without anything secret.

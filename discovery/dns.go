@@ -50,14 +50,14 @@ type DNS struct {
 
 	// Lookup asks for the addresses of a host in one family, "ip4" or "ip6".
 	// The method LookupNetIP of a [net.Resolver] is one. "Not found" is a
-	// *[net.DNSError] that says so, or no addresses and no error. It is called
-	// for both families at once, and has to return soon after its context
-	// is done: the next look-up waits for it.
+	// *[net.DNSError] that says so, or no addresses and no error. Lookup is
+	// called for both families at once, and has to return soon after its
+	// context is done: the next look-up waits for it.
 	//
-	// Nil means the resolver of the machine, in pure Go, because a call
-	// of the C library cannot be given up. It uses the Dial func of
-	// [net.DefaultResolver] if that has one. A name server gets a third of
-	// Timeout before the next one is asked.
+	// Nil means the name servers of the machine, asked in pure Go by the
+	// Dial func of [net.DefaultResolver] if that has one. A name server gets a
+	// third of Timeout before the next one is asked, and a look-up that is
+	// given up leaves no goroutine behind, unlike one of a net.Resolver.
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 

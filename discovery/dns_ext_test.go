@@ -24,10 +24,10 @@ func users(n *names) discovery.DNS {
 func TestDNS_TellsItsAddressesSortedAndOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNames()
-		n.set("ip4 users.", "10.0.0.2", "10.0.0.1", "::ffff:10.0.0.2", "10.0.0.2")
+		n.set("ip4 users.", "10.0.0.2", "10.0.0.1", "::ffff:10.0.0.2", "::ffff:10.0.0.3", "10.0.0.2")
 		w := start(t, users(n))
 		synctest.Wait()
-		assert.Equal(t, set("10.0.0.1:80", "10.0.0.2:80"), w.last())
+		assert.Equal(t, set("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"), w.last())
 		all := w.stop()
 		assert.Len(t, all, 1)
 		require.NoError(t, all[0].skipped)
@@ -54,6 +54,7 @@ func TestDNS_Families(t *testing.T) {
 		{"prefer IPv4, which fails beside nothing", discovery.PreferIPv4, func(n *names) { n.fail(a, broken) }, "0s failed", false},
 		{"prefer IPv4, nothing beside failure", discovery.PreferIPv4, func(n *names) { n.fail(aaaa, broken) }, "0s failed", false},
 		{"prefer IPv4, nothing there", discovery.PreferIPv4, func(*names) {}, "0s []", false},
+		{"prefer IPv4, nothing believable there", discovery.PreferIPv4, func(n *names) { n.set(a, "0.0.0.0") }, "0s failed", false},
 		{"prefer IPv6, both there", discovery.PreferIPv6, both, "0s [[2001:db8::1]:80]", false},
 		{"prefer IPv6, only IPv4 there", discovery.PreferIPv6, func(n *names) { n.set(a, "10.0.0.1") }, "0s [10.0.0.1:80]", false},
 		{"both", discovery.IPv4AndIPv6, both, "0s [10.0.0.1:80 [2001:db8::1]:80]", false},

@@ -118,6 +118,7 @@ func TestKeeper_Invariants(t *testing.T) {
 	for range 200 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
 			checkHistory(t, rand.New(rand.NewPCG(seed, 0))) //nolint:gosec // a test
 		})
 	}

@@ -110,7 +110,7 @@ func (u *union) run(ctx context.Context, sink Sink, reports <-chan report) error
 			return ctx.Err()
 		case r := <-reports:
 			if r.failed != nil {
-				sink.Fail(fmt.Errorf("Merge[%d]: %w", r.source, r.failed))
+				sink.Fail(fmt.Errorf("source %d: %w", r.source, r.failed))
 			}
 			if set, news := u.take(r); news {
 				sink.Update(set, within(r.source, r.skipped))
@@ -123,7 +123,7 @@ func within(source int, skipped error) error {
 	if skipped == nil {
 		return nil
 	}
-	return fmt.Errorf("Merge[%d]: %w", source, skipped)
+	return fmt.Errorf("source %d: %w", source, skipped)
 }
 
 // take notes a report and returns the union, and whether it is to be told.

@@ -52,11 +52,12 @@ func TestMerge_IsTheUnionOfTheLatestSets(t *testing.T) {
 		{"of one", discovery.Merge{discovery.Static{"a:1"}}, []string{"0s [a:1]"}},
 		{
 			"changes of both",
-			discovery.Merge{says(set("a:1"), set("a:2")), later(says(set("b:1"), nil, set("b:2")))},
-			[]string{"0s [a:1]", "500ms [a:1 b:1]", "1s [a:2 b:1]", "1.5s failed", "2.5s [a:2 b:2]"},
+			discovery.Merge{says(set("a:1"), set("a:2"), set("a:3")), later(says(set("b:1"), nil, set("b:2")))},
+			[]string{"0s [a:1]", "500ms [a:1 b:1]", "1s [a:2 b:1]", "1.5s failed", "2s [a:3 b:1]", "2.5s [a:3 b:2]"},
 		},
 		{
-			"a failure keeps the last set", discovery.Merge{says(set("a:1"), nil, nil, none), says()},
+			"a failure keeps the last set",
+			discovery.Merge{says(set("a:1"), nil, nil, none), says()},
 			[]string{"0s [a:1]", "1s failed", "2s failed", "3s []"},
 		},
 		{"one that never answers", discovery.Merge{says(), says(set("b:1"))}, []string{"0s [b:1]"}},
@@ -64,7 +65,8 @@ func TestMerge_IsTheUnionOfTheLatestSets(t *testing.T) {
 		{"empty, while another is silent", discovery.Merge{says(none, none), says()}, nil},
 		{"both empty", discovery.Merge{says(none), says(none)}, []string{"0s []"}},
 		{
-			"emptied later, while another is silent", discovery.Merge{says(set("a:1"), none), says()},
+			"emptied later, while another is silent",
+			discovery.Merge{says(set("a:1"), none), says()},
 			[]string{"0s [a:1]", "1s []"},
 		},
 	} {
@@ -121,9 +123,9 @@ func TestMerge_NamesTheSourceOfAnError(t *testing.T) {
 		all := w.stop()
 		assert.Equal(t, []string{"0s [a:1]", "0s failed"}, lines(all))
 		require.ErrorIs(t, all[0].skipped, errSource)
-		require.ErrorContains(t, all[0].skipped, "Merge[1]")
+		require.ErrorContains(t, all[0].skipped, "source 1: ")
 		require.ErrorIs(t, all[1].failed, errSource)
-		require.ErrorContains(t, all[1].failed, "Merge[1]")
+		require.ErrorContains(t, all[1].failed, "source 1: ")
 	})
 }
 
@@ -193,7 +195,7 @@ func TestMerge_BrokenWatchIsStartedAgain_D04(t *testing.T) {
 				assert.Equal(t, row.want[i]*unit, started[i])
 			}
 			for i, err := range failures(all) {
-				require.ErrorContains(t, err, "Merge[0]: discovery: the watch broke: ")
+				require.ErrorContains(t, err, "source 0: discovery: the watch broke: ")
 				if i < 10 {
 					require.ErrorIs(t, err, errSource)
 				}
@@ -218,5 +220,25 @@ func TestMerge_AnswerMakesTheWaitShortAgain_D04(t *testing.T) {
 		w.stop()
 		const s = time.Second
 		assert.Equal(t, []time.Duration{0, s * 3 / 2, 4 * s, s * 17 / 2, 10 * s, s * 25 / 2}, started)
+	})
+}
+
+// TestWatch_WaitsForWhatItStarted: a resolver that needs a second to close what
+// it has open.
+func TestWatch_WaitsForWhatItStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := 0
+		slow := script(func(ctx context.Context, _ discovery.Sink) error {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			ended++
+			return ctx.Err()
+		})
+		for i, r := range []discovery.Resolver{discovery.LastGood{Resolver: slow}, discovery.Merge{slow}} {
+			w := start(t, r)
+			synctest.Wait()
+			w.stop()
+			assert.Equal(t, i+1, ended)
+		}
 	})
 }

@@ -24,7 +24,8 @@ func TestParseFile(t *testing.T) {
 			[]Endpoint{{
 				Address: "10.0.0.1:8080", ID: "a", Weight: 5, Priority: 1, Zone: "z",
 				Draining: true, Standby: true, Attributes: map[string]string{"version": "1"},
-			}}, "", "",
+			}},
+			"", "",
 		},
 		{"no weight", `{"endpoints":[{"address":"a:1"}]}`, []Endpoint{{Address: "a:1"}}, "", ""},
 		{"weight 0", `{"endpoints":[{"address":"a:1","weight":0}]}`, []Endpoint{{Address: "a:1", Standby: true}}, "", ""},

@@ -1,13 +1,10 @@
 package discovery
 
 import (
-	"errors"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func TestPace_Defaults(t *testing.T) {
@@ -69,65 +66,4 @@ func TestJittered(t *testing.T) {
 	assert.Equal(t, 27*time.Second, jittered(30*time.Second, 0))
 	assert.Equal(t, 30*time.Second, jittered(30*time.Second, 0.5))
 	assert.InDelta(t, float64(33*time.Second), float64(jittered(30*time.Second, 1)), 1000)
-}
-
-func TestCountSkipped(t *testing.T) {
-	t.Parallel()
-	plain := errors.New("x")
-	three := &SkippedError{}
-	for range 3 {
-		three.Add(plain)
-	}
-	for i, row := range []struct {
-		err  error
-		want int
-	}{
-		{nil, 0},
-		{plain, 1},
-		{three, 3},
-		{errors.Join(three, plain), 4},
-		{fmt.Errorf("source: %w", errors.Join(three, plain)), 4},
-		{fmt.Errorf("source: %w", plain), 1},
-		{errors.Join(errors.Join(plain, plain), three), 5},
-	} {
-		assert.Equal(t, row.want, countSkipped(row.err), "row %d", i)
-	}
-}
-
-func TestSkippedError(t *testing.T) {
-	t.Parallel()
-	var e SkippedError
-	require.NoError(t, e.Err())
-	e.Add(errors.New("x"))
-	e.Add(errors.New("y"))
-	require.EqualError(t, e.Err(), "2 left out: x; y")
-	for range 10 {
-		e.Add(errors.New("z"))
-	}
-	require.EqualError(t, e.Err(), "12 left out: x; y; z; z; z; and 7 more")
-}
-
-func TestFamily_Text(t *testing.T) {
-	t.Parallel()
-	for f := range Family(len(familyNames)) {
-		text, err := f.MarshalText()
-		require.NoError(t, err)
-		var back Family
-		require.NoError(t, back.UnmarshalText(text))
-		assert.Equal(t, f, back)
-		assert.Equal(t, string(text), f.String())
-	}
-	unknown := Family(len(familyNames))
-	_, err := unknown.MarshalText()
-	require.Error(t, err)
-	require.Error(t, unknown.UnmarshalText([]byte("ipv5")))
-	assert.Equal(t, "Family(5)", unknown.String())
-}
-
-func TestEventKind_String(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "updated", Updated.String())
-	assert.Equal(t, "dropped", Dropped.String())
-	assert.Equal(t, "EventKind(0)", EventKind(0).String())
-	assert.Equal(t, "EventKind(8)", (Dropped + 1).String())
 }

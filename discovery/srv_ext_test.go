@@ -134,7 +134,7 @@ func TestSRV_Answers_D07(t *testing.T) {
 				all := w.stop()
 				require.Len(t, all, 1)
 				require.Equal(t, row.want == nil, all[0].failed != nil, "%v", all[0].failed)
-				assert.Equal(t, len(row.want), len(all[0].set))
+				assert.Len(t, all[0].set, len(row.want))
 				if len(row.want) > 0 {
 					assert.Equal(t, row.want, tiers(all[0].set))
 				}

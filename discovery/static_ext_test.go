@@ -44,7 +44,8 @@ func TestValidate_NamesAllProblemsAtOnce(t *testing.T) {
 		{"static, empty", discovery.Static{}, []string{"Static: must not be empty"}},
 		{"static, nil", discovery.Static(nil), []string{"Static: must not be empty"}},
 		{
-			"static, wrong", discovery.Static{"10.0.0.1:80", "10.0.0.1", "10.0.0.1:80", ""},
+			"static, wrong",
+			discovery.Static{"10.0.0.1:80", "10.0.0.1", "10.0.0.1:80", ""},
 			[]string{"Static[1]: must be host:port", "Static[2]: must not repeat Static[0]", "Static[3]: must not be empty"},
 		},
 		{"list", discovery.List{{Address: "a:1"}, {Address: "a:1", ID: "other"}}, nil},
@@ -72,14 +73,16 @@ func TestValidate_NamesAllProblemsAtOnce(t *testing.T) {
 		{"DNS, two dots", discovery.DNS{Host: "a..b", Port: 80}, []string{"Host: must have between 1 and 63"}},
 		{"DNS, hyphen", discovery.DNS{Host: "-a.b", Port: 80}, []string{"Host: must not have a hyphen"}},
 		{
-			"DNS, intervals", discovery.DNS{Host: "a", Port: 80, Interval: time.Second, MinInterval: time.Minute},
+			"DNS, intervals",
+			discovery.DNS{Host: "a", Port: 80, Interval: time.Second, MinInterval: time.Minute},
 			[]string{"MinInterval: must not be greater than Interval"},
 		},
 		{"DNS, long least interval", discovery.DNS{Host: "a", Port: 80, MinInterval: time.Minute}, nil},
 		{"DNS, short interval", discovery.DNS{Host: "a", Port: 80, Interval: time.Second}, nil},
 		{"SRV", discovery.SRV{Name: "users.service.consul"}, nil},
 		{
-			"SRV, wrong", discovery.SRV{Service: "_http", Name: "", Family: 9, Timeout: -1},
+			"SRV, wrong",
+			discovery.SRV{Service: "_http", Name: "", Family: 9, Timeout: -1},
 			[]string{
 				"Proto: must be set if", "Service: must be without", "Name: must not be empty",
 				"Family: must be one of", "Timeout: must not be negative",
@@ -95,11 +98,13 @@ func TestValidate_NamesAllProblemsAtOnce(t *testing.T) {
 		},
 		{"last good", discovery.LastGood{Resolver: discovery.Static{"a:1"}, EmptyGrace: -1, MinShare: -1}, nil},
 		{
-			"last good, wrong", discovery.LastGood{MinShare: math.NaN()},
+			"last good, wrong",
+			discovery.LastGood{MinShare: math.NaN()},
 			[]string{"Resolver: must be set", "MinShare: must not be greater than 1"},
 		},
 		{
-			"last good, wrong inside", discovery.LastGood{Resolver: discovery.File{}, MinShare: 1.1},
+			"last good, wrong inside",
+			discovery.LastGood{Resolver: discovery.File{}, MinShare: 1.1},
 			[]string{"MinShare: must not be greater than 1", "Resolver.Path: must not be empty"},
 		},
 	} {

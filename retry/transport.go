@@ -59,7 +59,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 func (t *Transport) run(record *call.Record) (*call.Attempt, error) {
 	plan := t.retrier.Begin()
 	timeout := t.retrier.policy.PerAttemptTimeout
-	if timeout > 0 && isUpgrade(record.Request()) {
+	if timeout > 0 && isUpgrade(record.CallerRequest()) {
 		timeout = 0
 	}
 	for {
@@ -85,7 +85,7 @@ func (t *Transport) run(record *call.Record) (*call.Attempt, error) {
 func decide(plan *Plan, record *call.Record, a *call.Attempt) Action {
 	e := Event{Now: a.Ended(), Outcome: a.Outcome}
 	if a.Outcome.Again != outcome.No { // else the rest does not matter
-		e.Idempotent = idempotent(record.Request())
+		e.Idempotent = idempotent(record.CallerRequest())
 		e.Replayable = record.Replayable()
 		e.Others = a.Others
 		e.Deadline = record.GivesUp()

@@ -157,8 +157,8 @@ func TestDNS_OneFamilyFails_D01(t *testing.T) {
 	require.NoError(t, skipped)
 }
 
-// TestDNS_DefaultResolver is not parallel: it stands in for the name servers
-// of the machine, as a program does that has its own.
+// TestDNS_DefaultResolver is not parallel, because it stands in for the name
+// servers of the machine, as a program does that has its own.
 func TestDNS_DefaultResolver(t *testing.T) {
 	s := serve(t)
 	var dialled atomic.Int64
@@ -166,12 +166,13 @@ func TestDNS_DefaultResolver(t *testing.T) {
 	silent.hush(a)
 	silent.hush(aaaa)
 	silent.hush("SRV _http._tcp.users.test.")
-	useDefaultResolver(t, func(ctx context.Context, network, address string) (net.Conn, error) {
+	first := dialFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
 		if dialled.Add(1) <= 2 { // one for each family
 			return silent.dial(ctx, network, address)
 		}
 		return s.dial(ctx, network, address)
 	})
+	nameServers.Store(&first)
 	s.set(t, a, "users.test. 0 IN A 10.0.0.1")
 	s.set(t, aaaa)
 
@@ -192,7 +193,8 @@ func TestDNS_DefaultResolver(t *testing.T) {
 	})
 
 	t.Run("a watch ends while nobody answers", func(t *testing.T) {
-		useDefaultResolver(t, silent.dial)
+		nobody := dialFunc(silent.dial)
+		nameServers.Store(&nobody)
 		before := silent.asked.Load()
 		w := start(t, discovery.SRV{Service: "http", Proto: "tcp", Name: "users.test.", Timeout: time.Minute})
 		d := users(s)
@@ -214,9 +216,16 @@ func TestDNS_DefaultResolver(t *testing.T) {
 	})
 }
 
-func useDefaultResolver(t *testing.T, dial func(ctx context.Context, network, address string) (net.Conn, error)) {
-	t.Helper()
-	before := net.DefaultResolver
-	net.DefaultResolver = &net.Resolver{Dial: dial}
-	t.Cleanup(func() { net.DefaultResolver = before })
+// nameServers is the Dial func of net.DefaultResolver in this process.
+var nameServers atomic.Pointer[dialFunc]
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// TestMain sets net.DefaultResolver once for all: to change it while others look
+// names up would be a race.
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return (*nameServers.Load())(ctx, network, address)
+	}}
+	m.Run()
 }

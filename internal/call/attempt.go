@@ -36,7 +36,7 @@ type Attempt struct {
 
 	before   *Attempt // the one whose body may still be read, until Send
 	pick     node.Pick
-	endpoint discovery.Endpoint
+	endpoint *discovery.Endpoint
 	sent     bool
 	start    time.Time
 	timeout  time.Duration
@@ -70,7 +70,7 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 	a.trace.GetConn = func(string) { a.wanted.Add(1) }
 	a.trace.GotConn = func(httptrace.GotConnInfo) { a.got.Add(1) }
 	a.Context = httptrace.WithClientTrace(r, &a.trace)
-	a.req = *r.req.WithContext(a)
+	a.req = *r.first.req.WithContext(a)
 	a.before = r.LastSent()
 	r.last = a
 	return a
@@ -107,7 +107,12 @@ func (a *Attempt) Record() *Record { return a.record }
 func (a *Attempt) Request() *http.Request { return &a.req }
 
 // Endpoint returns where the attempt went; it is zero if no layer picks.
-func (a *Attempt) Endpoint() discovery.Endpoint { return a.endpoint }
+func (a *Attempt) Endpoint() discovery.Endpoint {
+	if a.endpoint == nil {
+		return discovery.Endpoint{}
+	}
+	return *a.endpoint
+}
 
 // Ended returns when the attempt's headers arrived or it failed.
 func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
@@ -127,7 +132,7 @@ func (a *Attempt) Connections() int { return int(a.got.Load()) }
 // Take notes the endpoint that was picked. The attempt ends the pick. others
 // says whether there is another endpoint that this call has not tried.
 func (a *Attempt) Take(p node.Pick, others bool) {
-	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Endpoint(), others, p.Now
+	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Published(), others, p.Now
 }
 
 // A layer that joins attempts embeds Layer, so that the one above it leaves the
@@ -233,7 +238,7 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 func (a *Attempt) classify(timedOut bool) outcome.Outcome {
 	r := a.record
 	facts := outcome.Attempt{
-		Request:  &r.req,
+		Request:  r.caller,
 		Response: a.Response,
 		Err:      a.Failure,
 		TimedOut: timedOut || r.TimedOut(),

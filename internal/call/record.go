@@ -31,9 +31,8 @@ type Record struct {
 	context.Context // the caller's, with the time limit of the whole call on top if there is one
 
 	cfg    *Config
-	caller context.Context // the caller's own
-	outer  *Record         // the call inside which this one was made, or nil
-	req    http.Request    // what the layers below see: the caller's request under this context
+	caller *http.Request // the caller's own request
+	outer  *Record       // the call inside which this one was made, or nil
 
 	source  io.ReadCloser // the body that the next attempt will read, or nil
 	getBody func() (io.ReadCloser, error)
@@ -64,14 +63,14 @@ type recordKey struct{}
 // context belongs to a call around this one, of which only the bound on
 // attempts is taken over.
 func New(req *http.Request, cfg *Config) *Record {
-	r := &Record{Context: req.Context(), caller: req.Context(), cfg: cfg}
+	r := &Record{Context: req.Context(), caller: req, cfg: cfg}
 	if outer := From(req.Context()); outer != nil && outer.limit > 0 {
 		r.outer, r.limit = outer, outer.limit
 	}
 	r.Tried = r.triedSpace[:0]
-	r.req = *req.WithContext(r)
-	if r.req.Header == nil {
-		r.req.Header = make(http.Header)
+	r.first.req = *req.WithContext(r)
+	if req.Header == nil {
+		r.first.req.Header = make(http.Header)
 	}
 	if req.Body != nil && req.Body != http.NoBody {
 		r.source, r.getBody = req.Body, req.GetBody
@@ -104,18 +103,22 @@ func (r *Record) Value(key any) any {
 }
 
 // Request returns the caller's request under the record's context, for the
-// layer below.
-func (r *Record) Request() *http.Request { return &r.req }
+// layer below. It is good until the first attempt is made, which takes its place
+// in memory.
+func (r *Record) Request() *http.Request { return &r.first.req }
+
+// CallerRequest returns the caller's own request, which nobody may change.
+func (r *Record) CallerRequest() *http.Request { return r.caller }
 
 // CallerErr returns the error of the caller's context: who gave up is judged by
 // that alone.
-func (r *Record) CallerErr() error { return r.caller.Err() }
+func (r *Record) CallerErr() error { return r.caller.Context().Err() }
 
 // GivesUp returns when the caller or the call's own limit will end it; zero is
 // never. The caller's deadline is compared with the call's clock as it is.
 func (r *Record) GivesUp() time.Time {
 	at := r.boundAt
-	if d, ok := r.caller.Deadline(); ok && (at.IsZero() || d.Before(at)) {
+	if d, ok := r.caller.Context().Deadline(); ok && (at.IsZero() || d.Before(at)) {
 		at = d
 	}
 	return at

@@ -106,6 +106,9 @@ func New(e discovery.Endpoint, serial uint64, base Base) *Node {
 // Endpoint returns what discovery said last.
 func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
 
+// Published returns the same without copying it. It must not be changed.
+func (n *Node) Published() *discovery.Endpoint { return n.endpoint.Load() }
+
 // Update takes what discovery says now. The key must be the same.
 func (n *Node) Update(e discovery.Endpoint) {
 	if !e.Equal(n.Endpoint()) {

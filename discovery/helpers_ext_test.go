@@ -116,10 +116,9 @@ func (w *watch) all() []said {
 
 // last returns the set that was told last.
 func (w *watch) last() []discovery.Endpoint {
-	all := w.all()
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].failed == nil {
-			return all[i].set
+	for _, s := range slices.Backward(w.all()) {
+		if s.failed == nil {
+			return s.set
 		}
 	}
 	return nil

@@ -1,0 +1,87 @@
+package node
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+type base struct {
+	http.RoundTripper
+	closed atomic.Int32
+}
+
+func (b *base) CloseIdleConnections() {}
+func (b *base) DropIdle()             {}
+func (b *base) Close()                { b.closed.Add(1) }
+
+func TestNode_LastOneOutClosesTheConnections_B12(t *testing.T) {
+	b := &base{}
+	n := New(discovery.Endpoint{Address: "a:80"}, 7, b)
+	require.True(t, n.Acquire())
+	require.True(t, n.Acquire())
+	n.Remove()
+	assert.False(t, n.Acquire(), "a removed node takes nothing new")
+	assert.Equal(t, int64(2), n.InFlight())
+	n.Release()
+	assert.Zero(t, b.closed.Load())
+	n.Release()
+	assert.Equal(t, int32(1), b.closed.Load())
+	assert.Equal(t, Removed, n.Reasons())
+	assert.Equal(t, uint64(7), n.Serial())
+}
+
+// Whoever comes last, the remover or the last request, the connections get
+// closed, and the count is zero.
+func TestNode_RemovalRacesWithRequests_B01(t *testing.T) {
+	for range 500 {
+		b := &base{}
+		n := New(discovery.Endpoint{Address: "a:80"}, 1, b)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for n.Acquire() {
+					n.Release()
+				}
+			})
+		}
+		n.Remove()
+		wg.Wait()
+		assert.Zero(t, n.InFlight())
+		assert.Positive(t, b.closed.Load())
+	}
+}
+
+func TestNode_Reasons(t *testing.T) {
+	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{})
+	assert.Equal(t, "available", n.Reasons().String())
+	n.Update(discovery.Endpoint{Address: "a:80", Draining: true, Zone: "z"})
+	assert.Equal(t, Draining, n.Reasons())
+	assert.Equal(t, "z", n.Endpoint().Zone)
+	n.Remove()
+	assert.Equal(t, "removed,draining", n.Reasons().String())
+	n.Update(discovery.Endpoint{Address: "a:80"})
+	assert.Equal(t, Removed, n.Reasons(), "what was removed does not come back")
+}
+
+func TestPick_Counts(t *testing.T) {
+	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{})
+	for _, c := range []outcome.Class{outcome.Success, outcome.ClientError, outcome.Failure, outcome.NeverSent, outcome.Canceled} {
+		require.True(t, n.Acquire())
+		p := Pick{Node: n}
+		p.Answered(outcome.Answer{Class: c})
+		p.Done()
+	}
+	assert.Equal(t, uint64(5), n.Picks())
+	assert.Equal(t, uint64(2), n.Failures())
+	Pick{Node: n}.Broke()
+	assert.Equal(t, uint64(3), n.Failures())
+	assert.Zero(t, n.InFlight())
+}
