@@ -1,6 +1,7 @@
 package evenkeel_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -42,6 +43,7 @@ func stubbed(tb testing.TB, n int, options ...evenkeel.Option) *evenkeel.Transpo
 }
 
 func roundTrip(tb testing.TB, rt http.RoundTripper, req *http.Request) {
+	tb.Helper()
 	resp, err := rt.RoundTrip(req)
 	if err != nil {
 		tb.Fatal(err)
@@ -53,7 +55,8 @@ func roundTrip(tb testing.TB, rt http.RoundTripper, req *http.Request) {
 }
 
 func getRequest(tb testing.TB, url string) *http.Request {
-	req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+	tb.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
 	require.NoError(tb, err)
 	return req
 }

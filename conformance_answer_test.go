@@ -246,8 +246,10 @@ func theResponseSurvivesTheDeadline(t *testing.T, s *stackUnderTest) {
 func theResponseSurvivesTheLastEndpoint(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a", evenkeeltest.Status(503).Body("sorry"))
 	r := newPushed()
-	s.use(config{resolver: discovery.LastGood{Resolver: r, EmptyGrace: -1}, rand: longest{},
-		retry: retry.Policy{Backoff: retry.Backoff{Base: 10 * time.Second, Max: 10 * time.Second}}})
+	s.use(config{
+		resolver: discovery.LastGood{Resolver: r, EmptyGrace: -1}, rand: longest{},
+		retry: retry.Policy{Backoff: retry.Backoff{Base: 10 * time.Second, Max: 10 * time.Second}},
+	})
 	r.pushServers(a)
 	go func() {
 		time.Sleep(time.Millisecond)

@@ -1,6 +1,7 @@
 package evenkeel_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -39,8 +40,8 @@ func (s *stackUnderTest) assertSecondWithin(limit time.Duration, server *evenkee
 // attempt starts within 50 ms, and the server is told to stop.
 func aDribblingBodyDelaysNobody(t *testing.T, s *stackUnderTest) {
 	endless := evenkeeltest.Status(503).Body(strings.Repeat("x", 1000)).Drip(1, time.Second)
-	for _, step := range []http.Handler{endless, endless.Trailer("X", "y")} { // a trailer needs chunks
-		a := s.serve("a"+strings.Repeat("a", len(s.servers)), step, evenkeeltest.OK("a"))
+	for i, step := range []http.Handler{endless, endless.Trailer("X", "y")} { // a trailer needs chunks
+		a := s.serve(fmt.Sprintf("a%d", i), step, evenkeeltest.OK("a"))
 		s.servers = []*evenkeeltest.Server{a}
 		s.use(config{retry: retry.Policy{Backoff: retry.Backoff{Base: soon}}})
 

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -68,6 +69,19 @@ func refuseFirst(n int64) func(dialFunc) dialFunc {
 	}
 }
 
+// atMost lets n dials through.
+func atMost(n int64) func(dialFunc) dialFunc {
+	var dials atomic.Int64
+	return func(next dialFunc) dialFunc {
+		return func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) > n {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("dialled too often")}
+			}
+			return next(ctx, network, address)
+		}
+	}
+}
+
 // pushed is a resolver whose answers come from the test. Push returns when the
 // pool has taken the answer in.
 type pushed struct {
@@ -97,6 +111,7 @@ func (p *pushed) Watch(ctx context.Context, sink discovery.Sink) error {
 func (p *pushed) push(endpoints ...discovery.Endpoint) {
 	p.answers <- endpoints
 	<-p.taken
+	synctest.Wait() // the answer has passed on to the pool
 }
 
 func (p *pushed) pushServers(servers ...*evenkeeltest.Server) {

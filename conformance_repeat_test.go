@@ -87,8 +87,6 @@ func (e ending) postIsSentOnce(t *testing.T, s *stackUnderTest) {
 	s.serve("a", step)
 	s.serve("b", step)
 	s.use(config{retry: retry.Policy{PerAttemptTimeout: time.Second, Backoff: retry.Backoff{Base: soon}}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	for _, warm := range []bool{false, true} {
 		for _, req := range []*http.Request{
 			s.replayable(http.MethodPost, evenkeeltest.NewBody("order 1")),
@@ -101,10 +99,12 @@ func (e ending) postIsSentOnce(t *testing.T, s *stackUnderTest) {
 				s.get()
 			}
 			before := s.totalRequests()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			resp, err := s.do(req.WithContext(ctx))
 			if err == nil {
 				readBody(t, resp)
 			}
+			cancel()
 			synctest.Wait()
 			assert.Equal(t, 1, s.totalRequests()-before, "%s, warm: %v, %v", req.Method, warm, err)
 		}

@@ -34,13 +34,16 @@ type refusal struct {
 }
 
 func refusals() []refusal {
-	usual := func(s *stackUnderTest) { s.use(config{}) }
+	// net/http has a case in which it dials for ever, so dials are bounded.
+	usual := func(s *stackUnderTest) { s.use(config{dial: atMost(20)}) }
 	invalid := func(name string, spoil func(*http.Request)) refusal {
 		return refusal{name: name, applies: everywhere, prepare: usual, reason: outcome.Invalid, spoil: func(req *http.Request) *http.Request {
 			spoil(req)
 			return req
 		}}
 	}
+	badHost := invalid("bad Host", func(r *http.Request) { r.Host = "a\tb" })
+	badHost.applies = everywhere.over("HTTP/1.1 sends no Host instead", http2, h2c)
 	return []refusal{
 		{name: "no endpoints", applies: whereBalanced, reason: outcome.NoEndpoints, is: balancer.ErrNoEndpoints, prepare: func(s *stackUnderTest) {
 			r := newPushed()
@@ -78,7 +81,7 @@ func refusals() []refusal {
 		invalid("bad header name", func(r *http.Request) { r.Header["a b"] = []string{"x"} }),
 		invalid("bad header value", func(r *http.Request) { r.Header.Set("X", "a\nb") }),
 		invalid("bad trailer", func(r *http.Request) { r.Trailer = http.Header{"a b": {"x"}} }),
-		invalid("bad Host", func(r *http.Request) { r.Host = "a b" }),
+		badHost,
 		invalid("control character in the URL", func(r *http.Request) { r.URL = withQuery(r.URL, "a\nb") }),
 	}
 }
@@ -155,6 +158,7 @@ func (r refusal) isNotTriedAgain(t *testing.T, s *stackUnderTest) {
 	assert.LessOrEqual(t, sent(err), 1, "attempts: %v", err)
 	assert.Zero(t, s.failures(a)+s.failures(b), "an endpoint is blamed for a request that cannot be sent")
 	assert.Zero(t, s.totalRequests())
+	assert.LessOrEqual(t, a.Dials()+b.Dials(), 1, "dials")
 }
 
 // Given answers of every kind, then the body of each request is closed once, also
@@ -294,7 +298,8 @@ func theCallersTraceSeesEveryAttempt(t *testing.T, s *stackUnderTest) {
 	status, _ := s.answer(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 
 	assert.Equal(t, http.StatusOK, status)
-	for _, hook := range []string{"GetConn", "GotConn", "WroteHeaders", "GotFirstResponseByte"} {
+	assert.GreaterOrEqual(t, seen.get("GetConn"), 3) // the HTTP/2 half of net/http asks once more
+	for _, hook := range []string{"GotConn", "WroteHeaders", "GotFirstResponseByte"} {
 		assert.Equal(t, 3, seen.get(hook), hook)
 	}
 	assert.GreaterOrEqual(t, seen.get("WroteRequest"), 3)

@@ -132,6 +132,12 @@ func bubble(t *testing.T, kind stackKind, p protocol, run func(*testing.T, *stac
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stackUnderTest{t: t, kind: kind, protocol: p, network: evenkeeltest.NewNetwork(t)}
+		watchdog := time.AfterFunc(48*time.Hour, func() {
+			// Pings would let the bubble's time run for ever.
+			t.Error("the row hangs")
+			s.network.Close()
+		})
+		defer watchdog.Stop()
 		run(t, s)
 		s.finish()
 	})

@@ -284,7 +284,7 @@ func TestEverythingExportedIsDocumented(t *testing.T) {
 }
 
 // checkGroup checks a declaration of types, constants or variables.
-func checkGroup(t *testing.T, f *file, d *ast.GenDecl) {
+func checkGroup(t *testing.T, f *goFile, d *ast.GenDecl) {
 	t.Helper()
 	for _, spec := range d.Specs {
 		switch s := spec.(type) {
@@ -310,7 +310,7 @@ func checkGroup(t *testing.T, f *file, d *ast.GenDecl) {
 // checkMembers checks the fields of a struct and the methods of an interface,
 // where users see them. What is written on one line is explained by the comment
 // of the type.
-func checkMembers(t *testing.T, f *file, s *ast.TypeSpec) {
+func checkMembers(t *testing.T, f *goFile, s *ast.TypeSpec) {
 	t.Helper()
 	if strings.HasPrefix(f.dir+"/", "internal/") {
 		return
@@ -337,7 +337,7 @@ func checkMembers(t *testing.T, f *file, s *ast.TypeSpec) {
 }
 
 // checkDoc wants a comment that begins with the name.
-func checkDoc(t *testing.T, f *file, name *ast.Ident, doc *ast.CommentGroup) {
+func checkDoc(t *testing.T, f *goFile, name *ast.Ident, doc *ast.CommentGroup) {
 	t.Helper()
 	words := strings.Fields(doc.Text())
 	if len(words) > 1 && slices.Contains([]string{"A", "An", "The"}, words[0]) {
@@ -577,12 +577,12 @@ func TestReadme(t *testing.T) {
 
 // repository is what the tests above look at.
 type repository struct {
-	files   []*file
+	files   []*goFile
 	modules map[string]*module // by directory; go.work is under its own name
 }
 
-// file is a parsed Go file.
-type file struct {
+// goFile is a parsed Go file.
+type goFile struct {
 	path string // from the root of the repository, with slashes
 	dir  string
 	test bool
@@ -636,7 +636,7 @@ func readRepository() (*repository, error) {
 			if err != nil {
 				return err
 			}
-			r.files = append(r.files, &file{
+			r.files = append(r.files, &goFile{
 				path: slashed, dir: path.Dir(slashed), test: strings.HasSuffix(base, "_test.go"), fset: fset, ast: parsed,
 			})
 		}
@@ -730,12 +730,12 @@ func cutModule(imported string) (dir string, ours bool) {
 	return strings.CutPrefix(imported, modulePath+"/")
 }
 
-func (f *file) line(p token.Pos) int { return f.fset.Position(p).Line }
+func (f *goFile) line(p token.Pos) int { return f.fset.Position(p).Line }
 
-func (f *file) at(p token.Pos) string { return fmt.Sprintf("%s:%d", f.path, f.line(p)) }
+func (f *goFile) at(p token.Pos) string { return fmt.Sprintf("%s:%d", f.path, f.line(p)) }
 
 // imports returns the paths that the file imports, and where.
-func (f *file) imports() map[string]token.Pos {
+func (f *goFile) imports() map[string]token.Pos {
 	all := make(map[string]token.Pos)
 	for _, spec := range f.ast.Imports {
 		if p, err := strconv.Unquote(spec.Path.Value); err == nil {
@@ -747,7 +747,7 @@ func (f *file) imports() map[string]token.Pos {
 
 // localName returns the name under which the file knows a package of the
 // standard library.
-func (f *file) localName(pkg string) (string, bool) {
+func (f *goFile) localName(pkg string) (string, bool) {
 	for _, spec := range f.ast.Imports {
 		if spec.Path.Value != strconv.Quote(pkg) {
 			continue
@@ -760,7 +760,7 @@ func (f *file) localName(pkg string) (string, bool) {
 	return "", false
 }
 
-func (f *file) hasLine(want string) bool {
+func (f *goFile) hasLine(want string) bool {
 	for _, group := range f.ast.Comments {
 		for _, c := range group.List {
 			if c.Text == want {
@@ -772,7 +772,7 @@ func (f *file) hasLine(want string) bool {
 }
 
 // tests returns the tests, examples, benchmarks and fuzz tests of the file.
-func (f *file) tests() []string {
+func (f *goFile) tests() []string {
 	var names []string
 	for _, decl := range f.ast.Decls {
 		if d, ok := decl.(*ast.FuncDecl); ok && f.test && d.Recv == nil && testName.MatchString(d.Name.Name) && d.Name.Name != "TestMain" {

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"container/heap"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 
 // seeded returns random numbers that are the same in each run, X-04.
 func seeded(t testing.TB, seed uint64) func() uint64 {
+	t.Helper()
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 1)).Uint64
 }
@@ -25,6 +27,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // picker returns what the algorithm builds for endpoints of these weights.
 func picker(t testing.TB, a Algorithm, random func() uint64, weights ...float64) (Picker, []Candidate) {
+	t.Helper()
 	b, err := a.NewBuilder(Env{Rand: random, Now: epoch})
 	require.NoError(t, err)
 	candidates := make([]Candidate, len(weights))
@@ -258,7 +261,7 @@ func TestPeakEWMA_Average(t *testing.T) {
 		{"first sample", []step{{0, 100 * time.Millisecond, outcome.Success}}, 0, 0.1},
 		{"decays while nothing happens", []step{{0, 100 * time.Millisecond, outcome.Success}}, tau, 0.1 / math.E},
 		{"a peak replaces it", []step{{0, 100 * time.Millisecond, outcome.Success}, {time.Second, time.Second, outcome.Success}}, time.Second, 1},
-		{"less pulls it down slowly", []step{{0, time.Second, outcome.Success}, {tau, 100 * time.Millisecond, outcome.Success}}, tau, 0.1*(1-1/math.E) + 1/math.E},
+		{"less pulls it down slowly", []step{{0, time.Second, outcome.Success}, {tau, 100 * time.Millisecond, outcome.Success}}, tau, 0.1*(1-1/math.E) + 1/math.E/math.E},
 		{"an answered client error is a sample", []step{{0, 100 * time.Millisecond, outcome.ClientError}}, 0, 0.1},
 		{"a first failure in an unknown pool", []step{{0, time.Millisecond, outcome.Failure}}, 0, 0.3},
 		{"a second failure in a row", []step{{0, time.Millisecond, outcome.Failure}, {0, time.Millisecond, outcome.Failure}}, 0, 5},
@@ -322,79 +325,166 @@ func TestPeakEWMA_WeightsCount_B07(t *testing.T) {
 	assert.Equal(t, 0, p.Pick(Info{Now: epoch}))
 }
 
-// simulate runs an open loop of calls, one per millisecond, on virtual time
-// against endpoints that answer after took, with class, and returns the picks.
-func simulate(p Picker, c []Candidate, calls int, took func(i int) (time.Duration, outcome.Class)) []int {
-	type flight struct {
-		i     int
-		token uint32
-		took  time.Duration
-		class outcome.Class
-	}
-	due := map[int][]flight{}
+// load is an open loop of calls on virtual time.
+type load struct {
+	calls int
+	every time.Duration
+	// took says how long a call takes at an endpoint that was sent there at an
+	// instant, and how it ends.
+	took func(i int, at time.Duration) (time.Duration, outcome.Class)
+}
+
+// run sends the load to what p picks, and returns how often each was picked.
+func (l load) run(p Picker, c []Candidate) []int {
+	var flying flights
 	got := make([]int, len(c))
-	for ms := range calls {
-		now := epoch.Add(time.Duration(ms) * time.Millisecond)
-		for _, f := range due[ms] {
-			c[f.i].observer.Answered(f.token, outcome.Answer{Now: now, Took: f.took, Class: f.class})
-			c[f.i].node.Release()
+	for k := range l.calls {
+		at := time.Duration(k) * l.every
+		for len(flying) > 0 && flying[0].lands <= at {
+			heap.Pop(&flying).(flight).land()
 		}
-		delete(due, ms)
+		now := epoch.Add(at)
 		i := p.Pick(Info{Now: now})
 		got[i]++
 		c[i].node.Acquire()
-		f := flight{i: i, token: c[i].observer.Picked(now)}
-		f.took, f.class = took(i)
-		end := ms + int(f.took/time.Millisecond)
-		due[end] = append(due[end], f)
+		f := flight{c: c[i], token: c[i].observer.Picked(now)}
+		f.took, f.class = l.took(i, at)
+		f.lands = at + f.took
+		heap.Push(&flying, f)
 	}
 	return got
 }
 
+type flight struct {
+	c     Candidate
+	token uint32
+	lands time.Duration
+	took  time.Duration
+	class outcome.Class
+}
+
+func (f flight) land() {
+	f.c.observer.Answered(f.token, outcome.Answer{Now: epoch.Add(f.lands), Took: f.took, Class: f.class})
+	f.c.node.Release()
+}
+
+// flights is a heap, the next to land first.
+type flights []flight
+
+func (h flights) Len() int           { return len(h) }
+func (h flights) Less(i, j int) bool { return h[i].lands < h[j].lands }
+func (h flights) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *flights) Push(x any)        { *h = append(*h, x.(flight)) }
+func (h *flights) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// steady returns latencies between least and most, all of them successes.
+func steady(seed uint64, least, most time.Duration) func(int, time.Duration) (time.Duration, outcome.Class) {
+	random := rand.New(rand.NewPCG(seed, 2))
+	return func(int, time.Duration) (time.Duration, outcome.Class) {
+		return least + time.Duration(random.Int64N(int64(most-least))), outcome.Success
+	}
+}
+
 func TestPeakEWMA_FailingFastAttractsNothing_B02(t *testing.T) {
 	p, c := picker(t, PeakEWMA{}, seeded(t, 2), 1, 1)
-	got := simulate(p, c, 1000, func(i int) (time.Duration, outcome.Class) {
+	got := load{1000, time.Millisecond, func(i int, _ time.Duration) (time.Duration, outcome.Class) {
 		if i == 0 {
 			return time.Millisecond, outcome.Failure
 		}
 		return 50 * time.Millisecond, outcome.Success
-	})
+	}}.run(p, c)
 	assert.Less(t, got[0], got[1]/4, "%v", got)
 }
 
 func TestPeakEWMA_NewEndpointGetsAFairShare_B03(t *testing.T) {
-	random := seeded(t, 9)
-	p, c := picker(t, PeakEWMA{}, random, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+	p, c := picker(t, PeakEWMA{}, seeded(t, 9), 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
 	for _, warm := range c[1:] {
 		answered(warm, epoch, 20*time.Millisecond, outcome.Success)
 	}
-	jitter := rand.New(rand.NewPCG(9, 2))
-	got := simulate(p, c, 1000, func(int) (time.Duration, outcome.Class) {
-		return time.Duration(15+jitter.IntN(10)) * time.Millisecond, outcome.Success
-	})
+	got := load{1000, time.Millisecond, steady(9, 15*time.Millisecond, 25*time.Millisecond)}.run(p, c)
 	assert.Positive(t, got[0])
 	assert.LessOrEqual(t, got[0], 200, "%v", got)
-	for i, n := range got {
-		assert.GreaterOrEqual(t, n, 50, "endpoint %d is not starved: %v", i, got)
+}
+
+// Each of n equal endpoints gets at least half of its fair share over 1500
+// requests, also at so little load that hardly two requests meet.
+func TestPeakEWMA_StarvesNobody_B03(t *testing.T) {
+	for seed := range uint64(20) {
+		p, c := picker(t, PeakEWMA{}, seeded(t, seed), 1, 1, 1, 1, 1)
+		got := load{1500, 5 * time.Millisecond, steady(seed, 2*time.Millisecond, 8*time.Millisecond)}.run(p, c)
+		for i, n := range got {
+			assert.GreaterOrEqual(t, n, 150, "seed %d, endpoint %d: %v", seed, i, got)
+		}
 	}
 }
 
-func TestPeakEWMA_SlowEndpointIsLeftAlone(t *testing.T) {
-	p, c := picker(t, PeakEWMA{}, seeded(t, 4), 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
-	got := simulate(p, c, 10000, func(i int) (time.Duration, outcome.Class) {
-		if i == 0 {
-			return 2 * time.Second, outcome.Success
-		}
-		return 167 * time.Millisecond, outcome.Success
-	})
-	assert.Less(t, got[0], 40, "of 909 that are its share: %v", got)
+// A restart of two seconds costs about one attempt, and the endpoint is back
+// within five seconds.
+func TestPeakEWMA_RestartIsForgiven(t *testing.T) {
+	for seed := range uint64(20) {
+		p, c := picker(t, PeakEWMA{}, seeded(t, seed), 1, 1, 1, 1)
+		ok := steady(seed, 2*time.Millisecond, 8*time.Millisecond)
+		failed, back := 0, time.Duration(0)
+		load{3000, 5 * time.Millisecond, func(i int, at time.Duration) (time.Duration, outcome.Class) {
+			switch {
+			case i != 0:
+			case at > 5*time.Second && at < 7*time.Second:
+				failed++
+				return 100 * time.Microsecond, outcome.NeverSent
+			case at >= 7*time.Second && back == 0:
+				back = at
+			}
+			return ok(i, at)
+		}}.run(p, c)
+		assert.LessOrEqual(t, failed, 3, "seed %d", seed)
+		assert.Less(t, back, 12*time.Second, "seed %d", seed)
+		assert.NotZero(t, back, "seed %d", seed)
+	}
+}
+
+// The slow host of "Beyond Round Robin" (Linkerd, 2016): one of eleven servers
+// takes 2s for half of the time. Peak EWMA as published brings 99.9 % within 1s,
+// least in flight 99 %, round robin 95 %.
+func TestPeakEWMA_SlowHost(t *testing.T) {
+	for seed := range uint64(3) {
+		p, c := picker(t, PeakEWMA{}, seeded(t, seed), 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+		random := rand.New(rand.NewPCG(seed, 2))
+		late := 0
+		load{60000, time.Millisecond, func(i int, at time.Duration) (time.Duration, outcome.Class) {
+			if i == 0 && at >= 15*time.Second && at < 45*time.Second {
+				late++
+				return 2 * time.Second, outcome.Success
+			}
+			normal := 167*time.Millisecond + time.Duration(random.NormFloat64()*float64(5*time.Millisecond))
+			return max(normal, time.Millisecond), outcome.Success
+		}}.run(p, c)
+		assert.GreaterOrEqual(t, 100*(1-float64(late)/60000), 99.949, "seed %d: %d answers after 1s", seed, late)
+	}
+}
+
+func TestEWMASample_ASecondSlowAnswerConfirmsTheFirst(t *testing.T) {
+	const perTick = -1e-5 // ten seconds
+	normal := newSample(0.01, 1, false)
+	once := normal.with(1, 1, perTick, false)
+	assert.True(t, once.fast(), "a single one fades fast")
+	assert.InDelta(t, 1/math.E, once.at(1+10000, perTick), 0.001, "in a tenth of the time")
+	assert.False(t, once.with(0.6, 1, perTick, false).fast(), "another one of that size confirms it")
+	assert.False(t, once.with(2, 1, perTick, false).fast(), "so does a slower one")
+	assert.True(t, once.with(0.01, 1, perTick, false).fast(), "a normal one does not")
+	assert.False(t, normal.with(0.015, 1, perTick, false).fast(), "a small peak is nothing special")
+	assert.True(t, normal.with(0.001, 1, perTick, true).fast(), "a failure always fades")
 }
 
 func TestEWMASample_PacksBoth(t *testing.T) {
-	s := newSample(0.125, 77)
+	s := newSample(0.125, 77, true)
 	assert.Equal(t, uint32(77), s.tick())
 	assert.InDelta(t, 0.125, s.seconds(), 0)
-	assert.NotZero(t, newSample(0, 1), "zero stands for unknown")
+	assert.True(t, s.fast())
+	assert.NotZero(t, newSample(0, 1, false), "zero stands for unknown")
 }
 
 func TestDecay_SeriesMeetsExp(t *testing.T) {

@@ -31,7 +31,8 @@ func manyEndpoints(n int) []discovery.Endpoint {
 
 // pickOnce is what an attempt does to a pool: pick, report, end. A timed
 // algorithm reads the clock before and after, as the transport does.
-func pickOnce(b testing.TB, p *Pool, timed bool) {
+func pickOnce(tb testing.TB, p *Pool, timed bool) {
+	tb.Helper()
 	var info Info
 	answer := outcome.Answer{Took: time.Millisecond, Class: outcome.Success}
 	if timed {
@@ -39,7 +40,7 @@ func pickOnce(b testing.TB, p *Pool, timed bool) {
 	}
 	pick, err := p.Pick(info)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	if timed {
 		answer.Now = p.clock.Now()

@@ -27,14 +27,18 @@ import (
 //     answer, not after;
 //   - a failure counts as a latency that grows with each failure in a row, so
 //     that failing fast attracts nothing;
+//   - a failure, and a single slow answer that no second one confirms, is
+//     forgotten ten times as fast, so that a restart or a pause does not keep an
+//     endpoint out for long;
 //   - an endpoint about which nothing is known gets one request to learn from,
 //     and until its answer no other.
 //
 // With few requests per endpoint and second there is little to learn from, and
 // PeakEWMA becomes as good as [Random]; [LeastRequest] does.
 type PeakEWMA struct {
-	// Decay is the time in which the weight of old samples falls to 1/e.
-	// Zero means 10s. Shorter forgets a slow endpoint sooner.
+	// Decay is the time in which the weight of old samples falls to 1/e, a
+	// tenth of it for failures and for single slow answers. Zero means 10s.
+	// Shorter forgets a slow endpoint sooner.
 	Decay time.Duration
 
 	// Choices is how many different endpoints are compared. Zero means 4, or
@@ -212,7 +216,7 @@ func (s *ewmaState) under(shared *ewmaShared) *ewmaState {
 	next := &ewmaState{shared: shared}
 	if old := ewmaSample(s.sample.Load()); old != 0 {
 		at := s.shared.epoch.Add(time.Duration(old.tick()) * ewmaTick)
-		next.sample.Store(uint64(newSample(old.seconds(), shared.ticks(at))))
+		next.sample.Store(uint64(newSample(old.seconds(), shared.ticks(at), old.fast())))
 	}
 	next.failures.Store(s.failures.Load())
 	return next
@@ -228,11 +232,11 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 	switch {
 	case a.Class.Good():
 		s.failures.Store(0)
-		s.observe(a.Took.Seconds(), now)
+		s.observe(a.Took.Seconds(), now, false)
 	case a.Class.Bad():
-		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now)
+		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now, true)
 	default:
-		s.sample.CompareAndSwap(0, uint64(newSample(defaultRTT, now)))
+		s.sample.CompareAndSwap(0, uint64(newSample(defaultRTT, now, false)))
 	}
 }
 
@@ -252,10 +256,10 @@ func (s *ewmaState) nextPenalty(now uint32) float64 {
 }
 
 // observe takes a latency in seconds into the average.
-func (s *ewmaState) observe(x float64, now uint32) {
+func (s *ewmaState) observe(x float64, now uint32, failed bool) {
 	for {
 		old := s.sample.Load()
-		next := ewmaSample(old).with(x, now, s.shared.perTick)
+		next := ewmaSample(old).with(x, now, s.shared.perTick, failed)
 		if s.sample.CompareAndSwap(old, uint64(next)) {
 			return
 		}
@@ -263,35 +267,60 @@ func (s *ewmaState) observe(x float64, now uint32) {
 }
 
 // ewmaSample is an average and its instant in one word, so that both are read
-// and written together: 32 bits of float seconds, 32 bits of ticks. Zero means
-// that nothing is known.
+// and written together: 32 bits of float seconds, 32 bits of ticks. The sign of
+// the seconds marks an average that fades fast: it rests on a failure, or on a
+// single slow answer. Zero means that nothing is known.
 type ewmaSample uint64
 
-func newSample(seconds float64, tick uint32) ewmaSample {
-	return ewmaSample(math.Float32bits(float32(max(seconds, 1e-9))))<<32 | ewmaSample(tick)
+// fading is how much faster an average fades that no second answer confirms. An
+// endpoint that was slow once, or restarted, is back after seconds; one that is
+// slow again and again is avoided for as long as Decay says.
+const fading = 10
+
+func newSample(seconds float64, tick uint32, fast bool) ewmaSample {
+	bits := math.Float32bits(float32(max(seconds, 1e-9)))
+	if fast {
+		bits |= 1 << 31
+	}
+	return ewmaSample(bits)<<32 | ewmaSample(tick)
 }
 
-func (e ewmaSample) seconds() float64 { return float64(math.Float32frombits(uint32(e >> 32))) }
+func (e ewmaSample) seconds() float64 {
+	return math.Abs(float64(math.Float32frombits(uint32(e >> 32))))
+}
 
 func (e ewmaSample) tick() uint32 { return uint32(e) }
 
+func (e ewmaSample) fast() bool { return e>>63 != 0 }
+
+// keep returns the share of the average that is left now.
+func (e ewmaSample) keep(now uint32, perTick float64) float64 {
+	if e.fast() {
+		perTick *= fading
+	}
+	return decay(since(e.tick(), now), perTick)
+}
+
 // at returns the average as it has decayed until now.
 func (e ewmaSample) at(now uint32, perTick float64) float64 {
-	return e.seconds() * decay(since(e.tick(), now), perTick)
+	return e.seconds() * e.keep(now, perTick)
 }
 
 // with returns the average after a sample: a peak resets it, anything else pulls
-// it down as far as time has passed.
-func (e ewmaSample) with(x float64, now uint32, perTick float64) ewmaSample {
+// it down as far as time has passed. It starts from what the average has decayed
+// to; Finagle starts from what it was, so that a good sample, after a pause, makes
+// an endpoint look worse than before. A peak of more than twice the average is
+// confirmed by the next sample of at least half of it.
+func (e ewmaSample) with(x float64, now uint32, perTick float64, failed bool) ewmaSample {
 	if e == 0 {
-		return newSample(x, now)
+		return newSample(x, now, failed)
 	}
-	k := decay(since(e.tick(), now), perTick)
+	k := e.keep(now, perTick)
 	v := e.seconds() * k
 	if x > v {
-		return newSample(x, now)
+		return newSample(x, now, failed || x > 2*v)
 	}
-	return newSample(x*(1-k)+v, now)
+	return newSample(x*(1-k)+v*k, now, failed || (e.fast() && x < v/2))
 }
 
 // decay returns e to the power of ticks*perTick. Samples of endpoints in use are

@@ -68,6 +68,7 @@ const defaultDrainTimeout = 30 * time.Second
 
 // Change is an event: the endpoints of a pool have changed.
 type Change struct {
+	// Added and Removed are who came and who left.
 	Added, Removed []discovery.Endpoint
 	// Size is how many endpoints the pool has now, Available how many of
 	// them may be picked.
@@ -371,8 +372,9 @@ const firstWait = 10 * time.Second
 // PickWait is [Pool.Pick] that waits for the first set of endpoints: until ctx
 // is done, and if it has no deadline, at most 10 s.
 func (p *Pool) PickWait(ctx context.Context, info Info) (Pick, error) {
+	ready := p.isReady() // asked first: it may become so just after a pick that found nothing
 	pick, err := p.Pick(info)
-	if err == nil || p.isReady() {
+	if err == nil || ready {
 		return pick, err
 	}
 	bound := firstWait

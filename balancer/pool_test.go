@@ -149,7 +149,7 @@ type closable struct {
 }
 
 func (c *closable) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 }
 func (c *closable) CloseIdleConnections() { c.idle.Add(1) }
 
@@ -435,4 +435,24 @@ func TestConfig_AllProblemsAtOnce(t *testing.T) {
 	}
 	_, err = NewPool(Config{})
 	assert.ErrorContains(t, err, "Resolver")
+}
+
+// A pick that finds nothing, and the first set right after it: the wait must not
+// be mistaken for over.
+func TestPool_FirstCallersDoNotMissTheFirstSet_B16(t *testing.T) {
+	for range 300 {
+		p, err := NewPool(Config{Resolver: discovery.Static{"a:80"}})
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				pick, err := p.PickWait(t.Context(), Info{})
+				if assert.NoError(t, err) {
+					pick.Done()
+				}
+			})
+		}
+		wg.Wait()
+		p.Close()
+	}
 }

@@ -1,5 +1,7 @@
 package balancer
 
+import "slices"
+
 // sampler draws indexes of candidates in proportion to their weights, by the
 // alias method of Walker in the form of Vose: one random number and one
 // look-up, whatever the weights.
@@ -84,12 +86,7 @@ func (s *sampler) nextDraw(d *draw) int {
 }
 
 func (d *draw) has(i int) bool {
-	for _, o := range d.drawn[:d.count] {
-		if o == int32(i) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(d.drawn[:d.count], int32(i))
 }
 
 func equalWeights(candidates []Candidate) bool {

@@ -22,6 +22,7 @@ type Status struct {
 
 // EndpointStatus is what a pool knows of one endpoint.
 type EndpointStatus struct {
+	// Endpoint is what discovery says of it.
 	Endpoint discovery.Endpoint
 	// Unavailable says why the endpoint is not picked; empty means that it is.
 	Unavailable string
@@ -73,5 +74,6 @@ func (p *Pool) noteDiscovery(e discovery.Event) {
 		p.status.Err = e.Err
 	case discovery.Updated, discovery.Unchanged, discovery.Held, discovery.Emptied:
 		p.status.LastSuccess, p.status.Err = e.Time, nil
+	case discovery.Skipped, discovery.Dropped: // one of the others follows
 	}
 }

@@ -12,12 +12,12 @@ import (
 // evenkeel.New, which does. Inside such a stack it avoids the endpoints that the
 // call has tried. It is safe for concurrent use.
 type Transport struct {
-	layer
-	pool *Pool
-	cfg  *call.Config
+	layer //nolint:unused // makes it join attempts
+	pool  *Pool
+	cfg   *call.Config
 }
 
-type layer = call.Layer
+type layer = call.Layer //nolint:unused // embedded, for its unexported method
 
 // NewTransport returns a transport for the pool, which its owner closes. A nil
 // classifier means [outcome.Classify].
@@ -30,9 +30,9 @@ func NewTransport(pool *Pool, classify outcome.Classifier) *Transport {
 // [Pool.Pick]; others are the endpoint's.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a := call.Joinable(req.Context()); a != nil {
-		return t.send(a)
+		return t.send(a) //nolint:contextcheck // the attempt is the context
 	}
-	return call.Once(req, t.cfg, t.send)
+	return call.Once(req, t.cfg, t.send) //nolint:contextcheck // the record is the context
 }
 
 // send picks an endpoint for the attempt and sends it there.

@@ -45,7 +45,7 @@ func (f *Fake) AfterFunc(d time.Duration, fn func()) Timer {
 // callers that test clocks which jump back pass instants to a policy directly.
 func (f *Fake) Advance(d time.Duration) {
 	if d < 0 {
-		panic("clock: Advance by a negative duration")
+		panic("clock: Advance by a negative duration") //nolint:forbidigo // a mistake in a test, which cannot go on
 	}
 	f.mu.Lock()
 	end := f.now.Add(d)

@@ -29,8 +29,7 @@ func FuzzParseFile(f *testing.F) {
 	})
 }
 
-// FuzzHostProblem checks that a name which passes is one that package net would
-// ask for.
+// FuzzHostProblem checks that a name which passes makes an address that passes.
 func FuzzHostProblem(f *testing.F) {
 	for _, seed := range []string{"", ".", "a", "a.", "a..b", "-a", "a-", "10.0.0.1", "a_b.c", "ä", "a:80", "http://a"} {
 		f.Add(seed)

@@ -194,6 +194,7 @@ func TestMerge_BrokenWatchIsStartedAgain_D04(t *testing.T) {
 			for i := range row.want {
 				assert.Equal(t, row.want[i]*unit, started[i])
 			}
+			require.Len(t, failures(all), len(started))
 			for i, err := range failures(all) {
 				require.ErrorContains(t, err, "source 0: discovery: the watch broke: ")
 				if i < 10 {

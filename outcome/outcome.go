@@ -104,7 +104,8 @@ type Answer struct {
 	// Now is when it was known.
 	Now time.Time
 	// Took is the time since the attempt was sent. Waiting in a queue of
-	// evenkeel's is not in it: that is no endpoint's fault.
+	// evenkeel's is not in it, and neither is opening a connection: one
+	// request in very many pays for that, and it says little about the others.
 	Took time.Duration
 	// Class is what it meant.
 	Class Class

@@ -74,7 +74,8 @@ func TestPlan_Decisions(t *testing.T) {
 		{"caller gave up", Policy{}, []Event{get(callerWas, true)}, []Action{stop(outcome.Caller)}},
 		{"refused by ourselves", Policy{}, []Event{get(outcome.Outcome{Class: outcome.Refused}, true)}, []Action{stop(outcome.Invalid)}},
 		{
-			"free moves come on top of the attempts, twice", Policy{},
+			"free moves come on top of the attempts, twice",
+			Policy{},
 			[]Event{get(noConn, true), get(noConn, true), get(noConn, true), get(noConn, true), get(noConn, true)},
 			[]Action{again, again, again, again, stop(outcome.Attempts)},
 		},

@@ -14,13 +14,13 @@ import (
 // The last response is returned as it is, whatever its status: an error means
 // that there is no response. It is safe for concurrent use.
 type Transport struct {
-	layer
+	layer   //nolint:unused // makes the boundary leave the sending to it
 	next    http.RoundTripper
 	retrier *Retrier
 	cfg     *call.Config
 }
 
-type layer = call.Layer
+type layer = call.Layer //nolint:unused // embedded, for its unexported method
 
 // NewTransport returns a transport that sends attempts to next, or all that is
 // wrong with the policy. Its errors are of type [*Error].
@@ -64,7 +64,7 @@ func (t *Transport) run(record *call.Record) (*call.Attempt, error) {
 	}
 	for {
 		a := record.NewAttempt(timeout)
-		_, _ = a.Through(t.next) // the attempt holds both
+		_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
 		if !a.Sent() {
 			return refused(record, a)
 		}

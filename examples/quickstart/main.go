@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel"
-	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/discovery"
 )
 
@@ -31,9 +30,8 @@ import (
 // another: that is on unless it is switched off. The options are for this show.
 func newClient(servers discovery.Resolver, attempt func(evenkeel.Attempt)) (*http.Client, *evenkeel.Transport, error) {
 	transport, err := evenkeel.New("http://users",
-		evenkeel.WithResolver(servers),                               // without it, DNS says where the servers are
-		evenkeel.WithBalancer(balancer.PeakEWMA{Decay: time.Second}), // seconds count here: forgive sooner than the default
-		evenkeel.WithHooks(evenkeel.Hooks{Attempt: attempt}),         // for the table at the end
+		evenkeel.WithResolver(servers),                       // without it, DNS says where the servers are
+		evenkeel.WithHooks(evenkeel.Hooks{Attempt: attempt}), // for the table at the end
 	)
 	if err != nil {
 		return nil, nil, err

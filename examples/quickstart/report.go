@@ -113,14 +113,14 @@ func (r *report) watch(traffic *traffic, t *evenkeel.Transport) (stop func()) {
 }
 
 func (r *report) show(traffic *traffic, t *evenkeel.Transport) {
-	line := summary(traffic, t)
+	sum := summary(traffic, t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, row := range r.sorted() {
-		line += fmt.Sprintf("   %s %d", row.name, row.attempts)
-	}
 	r.clear()
-	fmt.Fprintf(r.out, "%5.1fs  %s", time.Since(r.begin).Seconds(), line)
+	fmt.Fprintf(r.out, "%5.1fs  %s", time.Since(r.begin).Seconds(), sum)
+	for _, row := range r.sorted() {
+		fmt.Fprintf(r.out, "   %s %d", row.name, row.attempts)
+	}
 	if !r.terminal {
 		fmt.Fprintln(r.out)
 	}

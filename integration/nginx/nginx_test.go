@@ -174,8 +174,8 @@ func TestNginx_WrongCertificateGetsNoRequest_T13(t *testing.T) {
 }
 
 // A graceful end of a connection of HTTP/2 says which streams were not processed.
-// A reload and an announced end are no reason for any call to fail; discovery
-// hears of neither.
+// So a reload, or an end of which discovery has not heard, fails no GET, and a POST
+// at most where it may have been processed.
 func TestNginx_HTTP2GoesAwayGracefully_R02(t *testing.T) {
 	t.Parallel()
 	app, authority := startApp(t), newAuthority(t)

@@ -2,6 +2,7 @@ package call
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -35,6 +36,14 @@ func (b *responseBody) Close() error {
 type upgradedBody struct {
 	io.ReadWriteCloser
 	attempt *Attempt
+}
+
+// CloseWrite closes one direction, where the connection can do that.
+func (b *upgradedBody) CloseWrite() error {
+	if c, ok := b.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return fmt.Errorf("CloseWrite: %w", http.ErrNotSupported)
 }
 
 // Close implements [io.Closer].

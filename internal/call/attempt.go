@@ -30,6 +30,9 @@ type Attempt struct {
 	Outcome  outcome.Outcome
 	// Took is the time from sending to the response's headers.
 	Took time.Duration
+	// Served is Took without the time that it took to open a connection: what
+	// the endpoint needed for the request itself.
+	Served time.Duration
 	// Others says that there was another endpoint which this call has not
 	// tried. Set by Take.
 	Others bool
@@ -44,6 +47,7 @@ type Attempt struct {
 	trace    httptrace.ClientTrace
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
+	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds
 	body     requestBody
 	answer   responseBody
 	ended    atomic.Int32
@@ -68,7 +72,7 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 	}
 	a.record, a.timeout = r, timeout
 	a.trace.GetConn = func(string) { a.wanted.Add(1) }
-	a.trace.GotConn = func(httptrace.GotConnInfo) { a.got.Add(1) }
+	a.trace.GotConn = func(info httptrace.GotConnInfo) { a.gotConn(!info.Reused) }
 	a.Context = httptrace.WithClientTrace(r, &a.trace)
 	a.req = *r.first.req.WithContext(a)
 	a.before = r.LastSent()
@@ -135,8 +139,8 @@ func (a *Attempt) Take(p node.Pick, others bool) {
 	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Published(), others, p.Now
 }
 
-// A layer that joins attempts embeds Layer, so that the one above it leaves the
-// sending to it.
+// Layer is embedded by the transports that join an attempt, so that the one above
+// leaves the sending to them.
 type Layer struct{}
 
 func (Layer) joinsAttempts() {}
@@ -152,6 +156,14 @@ func (a *Attempt) Through(next http.RoundTripper) (*http.Response, error) {
 		return resp, err
 	}
 	return a.Send(next)
+}
+
+// gotConn is told by the transport that it has a connection.
+func (a *Attempt) gotConn(fresh bool) {
+	a.got.Add(1)
+	if fresh {
+		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)))
+	}
 }
 
 // refused notes that a layer below did not let the attempt go.
@@ -270,8 +282,9 @@ func (a *Attempt) neverSent() bool {
 // told reports the outcome to the endpoint and to the record's owner.
 func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
+	a.Served = a.Took - time.Duration(a.opened.Load())
 	if a.pick.Node != nil {
-		a.pick.Answered(outcome.Answer{Now: now, Took: a.Took, Class: a.Outcome.Class})
+		a.pick.Answered(outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class})
 	}
 	if a.record.cfg.Answered != nil {
 		a.record.cfg.Answered(a)

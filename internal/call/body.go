@@ -81,7 +81,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.idle = nil
 	}
 	b.mu.Unlock()
-	b.closeIfDone()
+	_ = b.closeIfDone() // whoever reads is told the error of reading
 	return n, err
 }
 

@@ -68,7 +68,7 @@ func New(req *http.Request, cfg *Config) *Record {
 		r.outer, r.limit = outer, outer.limit
 	}
 	r.Tried = r.triedSpace[:0]
-	r.first.req = *req.WithContext(r)
+	r.first.req = *req.WithContext(r) //nolint:contextcheck // a record is the caller's context and more
 	if req.Header == nil {
 		r.first.req.Header = make(http.Header)
 	}
