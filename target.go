@@ -3,7 +3,6 @@ package evenkeel
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -29,8 +28,8 @@ func parseTarget(text string) (target, error) {
 		errs.Add("Target", redacted, "must be a URL such as http://users.internal:8080")
 		return target{}, errs.Err()
 	}
-	shown := u.Redacted()
-	if u.User != nil || u.RawQuery != "" {
+	shown := text
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" || strings.Contains(text, "@") {
 		shown = redacted
 	}
 	t, ok := targetOf(u.Scheme, u.Host)
@@ -111,55 +110,4 @@ func defaultPort(scheme string) uint16 {
 		return 443
 	}
 	return 80
-}
-
-// admit returns what makes the request impossible to send, nil if nothing does.
-// These are the cases that net/http would only find after an endpoint was picked.
-func admit(req *http.Request) error {
-	var errs field.Errors
-	if req.URL == nil {
-		errs.Add("Request.URL", nil, "must not be nil")
-		return errs.Err()
-	}
-	if s := req.URL.Scheme; s != "http" && s != "https" {
-		errs.Add("Request.URL", s, "must have the scheme http or https")
-	}
-	if req.URL.Host == "" {
-		errs.Add("Request.URL", "", "must have a host")
-	}
-	if req.Method != "" && !isToken(req.Method) {
-		errs.Add("Request.Method", req.Method, "must be a token")
-	}
-	for name, values := range req.Header {
-		if !isToken(name) {
-			errs.Add("Request.Header", name, "must have names that are tokens")
-		}
-		for _, v := range values {
-			if !isFieldValue(v) { // the value may be a secret
-				errs.Add("Request.Header", name, "must have a value without control characters")
-			}
-		}
-	}
-	return errs.Err()
-}
-
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// isFieldValue reports whether s may be the value of a header.
-func isFieldValue(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < ' ' && c != '\t') || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }

@@ -88,7 +88,7 @@ func (s *settings) poolConfig(t target) balancer.Config {
 // RoundTrip implements [http.RoundTripper]. A response that was obtained is
 // returned whatever its status; every error is an [*Error].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := admit(req); err != nil {
+	if err := call.Check(req); err != nil {
 		return t.refuse(req, outcome.Invalid, err)
 	}
 	if !t.target.serves(req.URL) {
@@ -125,9 +125,7 @@ func (t *Transport) ended(*call.Record) {
 
 // refuse ends a call of which nothing was tried.
 func (t *Transport) refuse(req *http.Request, reason outcome.Reason, cause error) (*http.Response, error) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
+	call.Refuse(req)
 	err := &Error{Target: t.target.String(), Reason: reason, Err: cause}
 	t.called(req, Info{Reason: reason}, nil, err, false)
 	return nil, err

@@ -2,21 +2,17 @@ package balancer
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
-	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/node"
-	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // The settings of the transports that a pool makes. A template changes what it
@@ -48,8 +44,6 @@ type conns struct {
 
 	sender atomic.Pointer[sender]
 	used   atomic.Bool // since the last sweep
-	// protocolErrors counts streams that the peer reset with PROTOCOL_ERROR.
-	protocolErrors atomic.Uint64
 
 	mu     sync.Mutex // guards what follows; nothing is called under it that takes another lock
 	open   map[*conn]struct{}
@@ -71,30 +65,8 @@ func (c *conns) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !c.used.Load() {
 		c.used.Store(true)
 	}
-	before := c.protocolErrors.Load()
-	resp, err := s.RoundTrip(req)
-	if err != nil {
-		err = c.explain(req, err, before)
-	}
-	return resp, err
+	return s.RoundTrip(req)
 }
-
-// explain adds to an error what only the owner of the transport knows.
-func (c *conns) explain(req *http.Request, err error, protocolErrors uint64) error {
-	if call.RewindRefused(err) && c.protocolErrors.Load() != protocolErrors {
-		// net/http repeats a request whose stream was reset with
-		// PROTOCOL_ERROR, although the server may have worked on it.
-		return errStreamReset
-	}
-	a := call.FromAttempt(req.Context())
-	if c.pool.cfg.EndpointTransport == nil && a != nil && !a.WantedConn() && req.Context().Err() == nil {
-		// The transport did not even ask for a connection.
-		return fmt.Errorf("%w: %w", outcome.ErrInvalidRequest, err)
-	}
-	return err
-}
-
-var errStreamReset = errors.New("balancer: the server reset the HTTP/2 stream with PROTOCOL_ERROR")
 
 func (c *conns) makeSender() *sender {
 	s := &sender{}
@@ -116,7 +88,7 @@ func (c *conns) makeSender() *sender {
 }
 
 func (c *conns) newTransport() *http.Transport {
-	t := cloneTemplate(c.pool.cfg.Template)
+	t := c.pool.template.Clone()
 	dial := t.DialContext
 	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		network, address := c.endpoint.Network()
@@ -126,29 +98,27 @@ func (c *conns) newTransport() *http.Transport {
 		}
 		return c.track(nc)
 	}
-	count := t.HTTP2.CountError
-	t.HTTP2.CountError = func(kind string) {
-		if strings.EqualFold(kind, "recv_rststream_protocol_error") {
-			c.protocolErrors.Add(1)
-		}
-		if count != nil {
-			count(kind)
-		}
-	}
 	return t
 }
 
-// cloneTemplate returns a transport of our own with our defaults where the
-// template has none.
-func cloneTemplate(template *http.Transport) *http.Transport {
-	if template == nil {
-		template = &http.Transport{TLSHandshakeTimeout: handshakeTimeout, ExpectContinueTimeout: time.Second, IdleConnTimeout: idleConnTimeout}
+// newTemplate returns a template of our own: what the user's says, and our defaults
+// where it says nothing.
+func newTemplate(users *http.Transport) *http.Transport {
+	if users == nil {
+		users = &http.Transport{
+			TLSHandshakeTimeout:   handshakeTimeout,
+			ExpectContinueTimeout: time.Second,
+			IdleConnTimeout:       idleConnTimeout,
+		}
 	}
-	// net/http speaks HTTP/2 by itself only where neither of these is set, and
-	// the clone has a dialer of ours.
-	plain := template.TLSClientConfig == nil && template.DialContext == nil
-	t := template.Clone()
-	t.ForceAttemptHTTP2 = t.ForceAttemptHTTP2 || plain
+	t := users.Clone()
+	// To clone a transport decides, once and for both, whether it speaks
+	// HTTP/2, and leaves the answer only here. Without ForceAttemptHTTP2 the
+	// clones would offer HTTP/2 to the server and not understand it, because
+	// they have a dialer of ours.
+	if t.TLSClientConfig != nil && slices.Contains(t.TLSClientConfig.NextProtos, "h2") {
+		t.ForceAttemptHTTP2 = true
+	}
 	t.Proxy = nil
 	if t.DialContext == nil {
 		t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext

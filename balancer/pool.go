@@ -82,6 +82,7 @@ type Pool struct {
 	cfg      Config
 	rand     func() uint64
 	clock    clock.Clock
+	template *http.Transport // cloned for each endpoint, and otherwise never touched
 	snapshot atomic.Pointer[snapshot]
 
 	refresh chan struct{}
@@ -109,7 +110,7 @@ func NewPool(cfg Config) (*Pool, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Pool{
-		cfg: cfg, rand: randFunc(cfg.Rand), clock: cfg.Clock,
+		cfg: cfg, rand: randFunc(cfg.Rand), clock: cfg.Clock, template: newTemplate(cfg.Template),
 		refresh: make(chan struct{}, 1), ready: make(chan struct{}),
 		stop: cancel, stopped: make(chan struct{}),
 		byKey: map[discovery.Key]*member{}, draining: map[*node.Node]clock.Timer{},

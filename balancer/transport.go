@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
@@ -37,12 +38,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
-	tried := a.Record().Tried
-	pick, err := t.pool.PickWait(a, Info{Now: t.pool.clock.Now(), Tried: tried, Request: a.Request()})
+	record := a.Record()
+	pick, err := t.pool.PickWait(a, Info{Now: t.pool.clock.Now(), Tried: record.Tried, Request: a.Request()})
 	if err != nil {
 		return nil, err
 	}
-	a.Take(pick.pick, t.pool.Others(pick, tried))
+	if slices.Contains(record.Tried, pick.Serial()) {
+		record.StartOver() // all were tried
+	}
+	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried))
 	resp, err := a.Send(pick.Transport())
 	if a.Outcome.Class.Bad() {
 		t.pool.Refresh()

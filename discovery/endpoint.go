@@ -103,7 +103,7 @@ func (e Endpoint) Network() (network, address string) {
 func (e Endpoint) Validate() error {
 	var errs field.Errors
 	if problem := addressProblem(e.Address); problem != "" {
-		errs.Add("Address", e.Address, problem)
+		errs.Add("Address", shown(e.Address), problem)
 	}
 	switch w := e.Weight; {
 	case math.IsNaN(w) || math.IsInf(w, 0):
@@ -113,6 +113,23 @@ func (e Endpoint) Validate() error {
 	}
 	errs.Check(e.Priority >= 0, "Priority", e.Priority, "must not be negative")
 	return errs.Err()
+}
+
+// shown returns what an error may show of an address: not what somebody took for
+// one, a URL with a password in it.
+func shown(address string) string {
+	if strings.ContainsAny(address, "@?#") {
+		return "(not shown)"
+	}
+	return address
+}
+
+// label is String for errors.
+func (e Endpoint) label() string {
+	if shown(e.Address) != e.Address {
+		return shown(e.Address)
+	}
+	return e.String()
 }
 
 func addressProblem(address string) string {

@@ -118,7 +118,7 @@ func vet(endpoints []Endpoint) (good []Endpoint, bad *SkippedError) {
 			if bad.Count == 0 {
 				good = slices.Clone(endpoints[:i])
 			}
-			bad.Add(fmt.Errorf("endpoint %q: %w", e.String(), reason))
+			bad.Add(fmt.Errorf("endpoint %q: %w", e.label(), reason))
 			continue
 		}
 		seen[e.Key()] = struct{}{}

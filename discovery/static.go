@@ -66,7 +66,7 @@ func (l List) Validate() error {
 		path := fmt.Sprintf("List[%d]", i)
 		errs.Under(path, e.Validate())
 		if before, twice := seen.add(e, path); twice {
-			errs.Add(path, e.String(), "must not have the identity of "+before)
+			errs.Add(path, e.label(), "must not have the identity of "+before)
 		}
 	}
 	return errs.Err()

@@ -92,9 +92,10 @@ type Action struct {
 // goroutine.
 type Plan struct {
 	retrier  *Retrier
-	attempts int // that count
-	moves    int // that were free
-	paid     int // tokens for the attempt under way
+	attempts int  // that count
+	moves    int  // that were free
+	moved    bool // away from an endpoint that cannot do better
+	paid     int  // tokens for the attempt under way
 	waits    backoff.BackOff
 }
 
@@ -108,6 +109,7 @@ func (p *Plan) Next(e Event) Action {
 	if reason, stop := p.mustStop(e); stop {
 		return Action{Reason: reason}
 	}
+	p.moved = p.moved || e.Outcome.Again == outcome.Elsewhere
 	if p.freeMove(e) {
 		p.attempts--
 		p.moves++
@@ -153,7 +155,7 @@ func (p *Plan) mustStop(e Event) (outcome.Reason, bool) {
 		return outcome.NotIdempotent, true
 	case !e.Replayable:
 		return outcome.NotReplayable, true
-	case e.Outcome.Again == outcome.Elsewhere && !e.Others:
+	case e.Outcome.Again == outcome.Elsewhere && (p.moved || !e.Others):
 		return outcome.Permanent, true
 	default:
 		return "", false

@@ -62,15 +62,16 @@ func TestPlan_Decisions(t *testing.T) {
 		{"attempts run out", Policy{}, []Event{get(failed, true), get(failed, true), get(failed, true)}, []Action{again, again, stop(outcome.Attempts)}},
 		{"no retry", Policy{MaxAttempts: 1}, []Event{get(failed, true)}, []Action{stop(outcome.Attempts)}},
 		{"no retry, and no free move", Policy{MaxAttempts: 1}, []Event{get(noConn, true)}, []Action{stop(outcome.Attempts)}},
-		{"sent and not idempotent", Policy{}, []Event{post(failed, true)}, []Action{stop(outcome.NotIdempotent)}},
-		{"sent, timed out and not idempotent", Policy{}, []Event{post(timedOut, true)}, []Action{stop(outcome.NotIdempotent)}},
-		{"overloaded and not idempotent", Policy{}, []Event{post(overload, true)}, []Action{stop(outcome.NotIdempotent)}},
-		{"never sent, whatever the method", Policy{}, []Event{post(noConn, true), post(good, true)}, []Action{again, stop("")}},
-		{"never sent after a timeout", Policy{}, []Event{post(dialSlow, true), post(good, true)}, []Action{again, stop("")}},
-		{"never sent, body gone", Policy{}, []Event{{Outcome: noConn, Others: true}}, []Action{stop(outcome.NotReplayable)}},                   // T-02
-		{"idempotent, body gone", Policy{}, []Event{{Outcome: failed, Others: true, Idempotent: true}}, []Action{stop(outcome.NotReplayable)}}, // T-02
-		{"certificate, elsewhere", Policy{}, []Event{get(badCert, true), get(badCert, false)}, []Action{again, stop(outcome.Permanent)}},
-		{"certificate, nowhere else", Policy{}, []Event{get(badCert, false)}, []Action{stop(outcome.Permanent)}},
+		{"sent and not idempotent", Policy{}, []Event{post(failed, true)}, []Action{stop(outcome.NotIdempotent)}},
+		{"sent, timed out and not idempotent", Policy{}, []Event{post(timedOut, true)}, []Action{stop(outcome.NotIdempotent)}},
+		{"overloaded and not idempotent", Policy{}, []Event{post(overload, true)}, []Action{stop(outcome.NotIdempotent)}},
+		{"never sent, whatever the method", Policy{}, []Event{post(noConn, true), post(good, true)}, []Action{again, stop("")}},
+		{"never sent after a timeout", Policy{}, []Event{post(dialSlow, true), post(good, true)}, []Action{again, stop("")}},
+		{"never sent, body gone", Policy{}, []Event{{Outcome: noConn, Others: true}}, []Action{stop(outcome.NotReplayable)}},                     // T-02
+		{"idempotent, body gone", Policy{}, []Event{{Outcome: failed, Others: true, Idempotent: true}}, []Action{stop(outcome.NotReplayable)}},   // T-02
+		{"certificate, elsewhere", Policy{}, []Event{get(badCert, true), get(badCert, false)}, []Action{again, stop(outcome.Permanent)}},
+		{"certificate, one other endpoint", Policy{}, []Event{get(badCert, true), get(badCert, true)}, []Action{again, stop(outcome.Permanent)}},
+		{"certificate, nowhere else", Policy{}, []Event{get(badCert, false)}, []Action{stop(outcome.Permanent)}},
 		{"caller gave up", Policy{}, []Event{get(callerWas, true)}, []Action{stop(outcome.Caller)}},
 		{"refused by ourselves", Policy{}, []Event{get(outcome.Outcome{Class: outcome.Refused}, true)}, []Action{stop(outcome.Invalid)}},
 		{

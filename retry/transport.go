@@ -40,7 +40,15 @@ func (r *Retrier) Transport(next http.RoundTripper) *Transport {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	record, own := call.JoinOrNew(req, t.cfg)
+	record := call.Join(req)
+	own := record == nil
+	if own {
+		if err := call.Check(req); err != nil {
+			call.Refuse(req)
+			return nil, &Error{Reason: outcome.Invalid, Err: err}
+		}
+		record = call.New(req, t.cfg)
+	}
 	record.LimitAttempts(t.retrier.policy.MaxAttempts)
 	a, err := t.run(record)
 	record.Finish(a)

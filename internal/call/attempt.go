@@ -125,10 +125,6 @@ func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
 // refused it.
 func (a *Attempt) Sent() bool { return a.sent }
 
-// WantedConn reports whether the transport asked for a connection. One that
-// never did so either does not support httptrace or refused the request.
-func (a *Attempt) WantedConn() bool { return a.wanted.Load() > 0 }
-
 // Connections returns how many connections the transport got for the attempt:
 // more than one when net/http repeated the request by itself.
 func (a *Attempt) Connections() int { return int(a.got.Load()) }
@@ -270,7 +266,9 @@ func (a *Attempt) neverSent() bool {
 	if errors.Is(a.Failure, errRewind) {
 		// net/http wanted to send the request again. It does that with any
 		// request that was not processed, and also with those that it holds
-		// for safe to repeat.
+		// for safe to repeat. For not processed it also takes one whose HTTP/2
+		// stream the server reset with PROTOCOL_ERROR; that cannot be told
+		// from a refused stream here.
 		return !replayedByNetHTTP(&a.req)
 	}
 	if a.got.Load() > 0 {
@@ -349,6 +347,10 @@ func (c Config) Resolve() *Config {
 
 // Once makes a whole call of one attempt, for a layer that found none to join.
 func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, error)) (*http.Response, error) {
+	if err := Check(req); err != nil {
+		Refuse(req)
+		return nil, err
+	}
 	r := New(req, cfg)
 	a := r.NewAttempt(0)
 	resp, err := send(a)

@@ -23,9 +23,6 @@ import (
 // decision back to us, typed.
 var errRewind = errors.New("evenkeel: the connection was lost and net/http would have sent the request again")
 
-// RewindRefused reports whether net/http wanted to repeat the request by itself.
-func RewindRefused(err error) bool { return errors.Is(err, errRewind) }
-
 func refuseToRewind() (io.ReadCloser, error) { return nil, errRewind }
 
 // replayedByNetHTTP is the rule by which net/http repeats a request although a

@@ -39,6 +39,8 @@ type Record struct {
 
 	// Tried are the serials of the nodes that were picked and failed.
 	Tried []uint64
+	// Again is set when all endpoints have been tried and a second round began.
+	Again bool
 	// Reason is why no further attempt was made.
 	Reason outcome.Reason
 
@@ -84,14 +86,14 @@ func From(ctx context.Context) *Record {
 	return r
 }
 
-// JoinOrNew returns the record that a layer above made for this call, or else a
-// new one, and whether it is new. A record is only joined before its first
-// attempt: what comes later is a call inside the call.
-func JoinOrNew(req *http.Request, cfg *Config) (r *Record, isNew bool) {
+// Join returns the record that a layer above made for this call, or nil. A record
+// is only joined before its first attempt: what comes later is a call inside the
+// call.
+func Join(req *http.Request) *Record {
 	if r := From(req.Context()); r != nil && r.last == nil {
-		return r, false
+		return r
 	}
-	return New(req, cfg), true
+	return nil
 }
 
 // Value implements [context.Context].
@@ -188,6 +190,9 @@ func (r *Record) Hold(a *Attempt) {
 		r.Tried = append(r.Tried, a.pick.Node.Serial())
 	}
 }
+
+// StartOver forgets which endpoints were tried, because all of them were.
+func (r *Record) StartOver() { r.Tried, r.Again = r.Tried[:0], true }
 
 // Held returns the attempt whose answer is still held, or nil, and stops holding
 // it.

@@ -1,0 +1,112 @@
+package call
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Check returns what makes the request impossible to send, nil if nothing does.
+// These are the cases that net/http finds only when an endpoint was picked, or
+// never: over HTTP/2 it dials for ever for a URL with a control character in it.
+// Every outermost layer asks, so that no endpoint is blamed.
+func Check(req *http.Request) error {
+	var errs field.Errors
+	checkURL(req, &errs)
+	if req.Method != "" && !isToken(req.Method) {
+		errs.Add("Request.Method", req.Method, "must be a token")
+	}
+	checkHeader("Request.Header", req.Header, &errs)
+	checkHeader("Request.Trailer", req.Trailer, &errs)
+	if err := errs.Err(); err != nil {
+		return &invalidError{err}
+	}
+	return nil
+}
+
+func checkURL(req *http.Request, errs *field.Errors) {
+	u := req.URL
+	if u == nil {
+		errs.Add("Request.URL", nil, "must not be nil")
+		return
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		errs.Add("Request.URL", u.Scheme, "must have the scheme http or https")
+	}
+	if u.Host == "" {
+		errs.Add("Request.URL", "", "must have a host")
+	}
+	if !isHostField(u.Host) || !isHostField(req.Host) {
+		errs.Add("Request.Host", "(not shown)", "must be a host with or without a port")
+	}
+	// Paths are escaped on the way; these two are sent as they are.
+	if !isPrintable(u.RawQuery) || !isPrintable(u.Opaque) {
+		errs.Add("Request.URL", "(not shown)", "must not have control characters")
+	}
+}
+
+func checkHeader(where string, h http.Header, errs *field.Errors) {
+	for name, values := range h {
+		if !isToken(name) {
+			errs.Add(where, name, "must have names that are tokens")
+		}
+		for _, v := range values {
+			if !isFieldValue(v) { // the value may be a secret
+				errs.Add(where, name, "must have a value without control characters")
+			}
+		}
+	}
+}
+
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isFieldValue reports whether s may be the value of a header.
+func isFieldValue(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < ' ' && c != '\t') || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isPrintable reports whether s has neither control characters nor blanks.
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isHostField reports whether s may stand in a Host header.
+func isHostField(s string) bool {
+	return isPrintable(s) && !strings.ContainsAny(s, `/\@?#"<>`)
+}
+
+// invalidError says that a request cannot be sent.
+type invalidError struct{ problems error }
+
+func (e *invalidError) Error() string { return e.problems.Error() }
+
+func (e *invalidError) Unwrap() []error { return []error{outcome.ErrInvalidRequest, e.problems} }
+
+func (e *invalidError) Reason() outcome.Reason { return outcome.Invalid }
+
+// Refuse closes the body of a request that is not sent.
+func Refuse(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
