@@ -31,7 +31,14 @@ func (b *boundary) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		resp, err = nil, b.fail(record, err)
 	}
+	handed := false
+	defer func() {
+		if !handed && resp != nil { // the hook panicked, and nobody gets the response
+			_ = resp.Body.Close()
+		}
+	}()
 	b.transport.called(req, infoOf(record), resp, err, record.Failed())
+	handed = true
 	return resp, err
 }
 

@@ -35,6 +35,7 @@ func answerRows() []row {
 		{"T-10", "an upgrade is not replayed", upgrades, false, anUpgradeIsNotReplayed},
 		{"T-11", "an unannounced trailer survives", everywhere, false, anUnannouncedTrailerSurvives},
 		{"T-11", "a trailer survives a retry", whereRetried, false, aTrailerSurvivesARetry},
+		{"T-11", "a trailer of the request survives", everywhere, false, aTrailerOfTheRequestSurvives},
 		{"R-13", "the last response survives", whereRetried, false, theLastResponseSurvives},
 		{"R-13", "the response survives an empty quota", whereRetried, false, theResponseSurvivesAnEmptyQuota},
 		{"R-13", "the response survives a deadline that forbids the wait", whereRetried, false, theResponseSurvivesTheDeadline},
@@ -176,6 +177,39 @@ func aTrailerSurvivesARetry(t *testing.T, s *stackUnderTest) {
 
 	assert.Equal(t, "42", resp.Trailer.Get("X-Sum"))
 }
+
+// Given a trailer of which the value is known only at the end of the body, then
+// the server gets it: the attempt's request shares the map.
+func aTrailerOfTheRequestSurvives(t *testing.T, s *stackUnderTest) {
+	s.serve("a", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, r.Trailer.Get("X-Sum"))
+	}))
+	s.use(config{})
+	req := s.request(http.MethodPost)
+	req.Trailer = http.Header{"X-Sum": nil}
+	req.Body, req.ContentLength = &atEnd{Reader: strings.NewReader("body"), do: func() { req.Trailer.Set("X-Sum", "42") }}, -1
+
+	_, body := s.answer(req)
+
+	assert.Equal(t, "42", body)
+}
+
+// atEnd is a body that does something at its end.
+type atEnd struct {
+	io.Reader
+	do func()
+}
+
+func (b *atEnd) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		b.do()
+	}
+	return n, err
+}
+
+func (b *atEnd) Close() error { return nil }
 
 // Given 503 on each attempt, when the attempts run out, then the caller has the
 // last response with its whole body and no error.

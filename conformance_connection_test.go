@@ -38,6 +38,8 @@ func connectionRows() []row {
 		{"R-16", "a bad certificate is not tried again", overTLS(whereRetried), false, aBadCertificateIsNotTriedAgain},
 		{"T-14", "a dead HTTP/2 connection is replaced", whereBalanced.over("HTTP/1.1 has no pings", http2, h2c), false, aDeadConnectionIsReplaced},
 		{"T-15", "a bounded pool does not deadlock itself", whereRetried, false, aBoundedPoolDoesNotDeadlock},
+		{"T-14", "a call on a dead HTTP/2 connection is repeated on a new one", wherePicked.over("HTTP/1.1 has no pings", http2, h2c), false, aCallOnADeadConnectionIsRepeated},
+		{"T-16", "an idle endpoint keeps nothing and is usable again", whereBalanced, false, anIdleEndpointKeepsNothing},
 		{"T-16", "churn leaks nothing", whereBalanced, true, churnLeaksNothing},
 		{"B-12", "removal drains", whereBalanced, false, removalDrains},
 		{"B-12", "a drain has an end", whereBalanced, false, aDrainHasAnEnd},
@@ -234,6 +236,38 @@ func aDeadConnectionIsReplaced(t *testing.T, s *stackUnderTest) {
 	assert.Equal(t, 2, a.Dials())
 	require.Len(t, s.status().Endpoints, 1)
 	assert.Equal(t, 1, s.status().Endpoints[0].Connections)
+}
+
+// Given a call without any time limit that was sent into the void, then it ends
+// when the connection is found dead, and is repeated elsewhere.
+func aCallOnADeadConnectionIsRepeated(t *testing.T, s *stackUnderTest) {
+	a, b := s.serve("a"), s.serve("b")
+	s.use(config{})
+	first := s.get()
+	s.get()
+	next := map[string]*evenkeeltest.Server{"a": a, "b": b}[first] // it is the turn of the first again
+	next.Freeze()
+	start := time.Now()
+
+	assert.NotEqual(t, first, s.get())
+
+	assert.Equal(t, 20*time.Second, time.Since(start))
+	assert.Equal(t, 1, s.failures(next))
+	assert.Zero(t, next.OpenConns())
+	next.Thaw()
+}
+
+// Given an endpoint without requests for a while, then neither a connection nor
+// its transport is kept, and the next request makes both anew.
+func anIdleEndpointKeepsNothing(t *testing.T, s *stackUnderTest) {
+	a := s.serve("a")
+	s.use(config{})
+	for round := range 3 {
+		s.get()
+		time.Sleep(11 * time.Minute)
+		assert.Zero(t, a.OpenConns())
+		assert.Equal(t, round+1, a.Dials())
+	}
 }
 
 // Given one connection per host and a 503 whose body nobody has read, then the

@@ -24,6 +24,7 @@ func contextRows() []row {
 		{"T-09", "a caller who cancels with a cause is no failure", everywhere, false, aCallerWhoCancelsIsNoFailure},
 		{"T-09", "a caller whose deadline has a cause is no failure", everywhere, false, aCallersDeadlineIsNoFailure},
 		{"T-09", "a caller who cancels while reading is no failure", everywhere, false, aCallerWhoStopsReadingIsNoFailure},
+		{"T-09", "a caller who closes the body is no failure", everywhere, false, aCallerWhoClosesTheBodyIsNoFailure},
 		{"T-09", "a caller who cancels during the backoff gets no attempt", whereRetried, false, aCallerWhoCancelsWaiting},
 		{"T-09", "a caller who cancels an upload is no failure", everywhere, false, aCallerWhoCancelsAnUpload},
 		{"T-09", "the attempt's time limit is the endpoint's failure", whereRetried, false, theAttemptsTimeLimitIsAFailure},
@@ -99,6 +100,27 @@ func aCallerWhoStopsReadingIsNoFailure(t *testing.T, s *stackUnderTest) {
 	require.Error(t, err)
 	resp.Body.Close()
 
+	s.assertNoFailures()
+}
+
+// Given a body that its caller closes while it is read, which is how streams are
+// given up, or that is read after its Close, then the errors of these Reads are
+// the caller's doing.
+func aCallerWhoClosesTheBodyIsNoFailure(t *testing.T, s *stackUnderTest) {
+	s.serve("a", evenkeeltest.OK("0123456789").Drip(1, time.Second))
+	s.use(config{})
+	for _, after := range []time.Duration{0, 2500 * time.Millisecond} {
+		resp, err := s.do(s.request(http.MethodGet))
+		require.NoError(t, err)
+		if after == 0 {
+			resp.Body.Close()
+		} else {
+			time.AfterFunc(after, func() { resp.Body.Close() })
+		}
+		_, err = io.ReadAll(resp.Body)
+		require.Error(t, err)
+		_, _ = resp.Body.Read(make([]byte, 1))
+	}
 	s.assertNoFailures()
 }
 

@@ -22,9 +22,13 @@ type rawHTTP2 struct {
 	// again. A request is complete when its answer is made.
 	steps []func(stream uint32) []byte
 
+	// most bounds the connections, so that a test of endless ones has an end.
+	// Zero means no bound.
+	most int
+
 	mu       sync.Mutex // guards what follows
 	requests int
-	conns    int
+	dials    int
 }
 
 const (
@@ -68,15 +72,19 @@ func serveRaw(t *testing.T, steps ...func(stream uint32) []byte) *rawHTTP2 {
 // dial is for config.dial.
 func (r *rawHTTP2) dial(dialFunc) dialFunc {
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		r.mu.Lock()
+		r.dials++
+		tooMany := r.most > 0 && r.dials > r.most
+		r.mu.Unlock()
+		if tooMany {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: net.ErrClosed}
+		}
 		return r.network.DialContext(ctx, "tcp", rawAddress)
 	}
 }
 
 func (r *rawHTTP2) serve(conn net.Conn) {
 	defer conn.Close()
-	r.mu.Lock()
-	r.conns++
-	r.mu.Unlock()
 	if _, err := io.ReadFull(conn, make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))); err != nil {
 		return
 	}

@@ -173,7 +173,7 @@ func aCallKeepsItsPolicy(t *testing.T, s *stackUnderTest) {
 	updating.Go(func() {
 		for i := 0; !over.Load(); i++ {
 			assert.NoError(t, s.whole.Update(policies[i%2]))
-			time.Sleep(100 * time.Microsecond)
+			time.Sleep(time.Millisecond)
 		}
 	})
 	var seen [8]atomic.Int64
@@ -189,7 +189,7 @@ func aCallKeepsItsPolicy(t *testing.T, s *stackUnderTest) {
 				resp.Body.Close()
 				info, _ := evenkeel.InfoOf(resp)
 				seen[min(info.Attempts, 7)].Add(1)
-				time.Sleep(time.Duration(50+10*w) * time.Microsecond)
+				time.Sleep(time.Duration(50+10*w) * time.Microsecond) // else all is over at once
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package evenkeel_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -25,6 +26,7 @@ func repeatRows() []row {
 		{"R-02", "a POST goes elsewhere after a refused dial", wherePicked, false, aPostGoesElsewhereAfterARefusedDial},
 		{"R-02", "a POST goes elsewhere after a failed handshake", wherePicked.over("there is no handshake", http2), false, aPostGoesElsewhereAfterAFailedHandshake},
 		{"R-02", "a POST goes elsewhere after a dial that hung", wherePicked, false, aPostGoesElsewhereAfterAHungDial},
+		{"R-02", "a POST goes elsewhere after a handshake that hung", wherePicked.over("there is no handshake", http2), false, aPostGoesElsewhereAfterAHungHandshake},
 		{"R-02", "a POST is tried again after a refused dial", whereRetried, false, aPostIsTriedAgainAfterARefusedDial},
 		{"R-14", "the last real error survives a cancelled wait", whereRetried.over("HTTP/2 hides the error of the connection", http1), false, theLastErrorSurvivesACancelledWait},
 		{"R-14", "the last real error survives a deadline that forbids the wait", whereRetried.over("HTTP/2 hides the error of the connection", http1), false, theLastErrorSurvivesTheDeadline},
@@ -156,6 +158,27 @@ func aPostGoesElsewhereAfterAHungDial(t *testing.T, s *stackUnderTest) {
 			return next(ctx, network, address)
 		}
 	}})
+	s.postsAreAnsweredBy(b)
+	assert.Positive(t, s.failures(s.servers[0]))
+}
+
+// Given a server that accepts the connection and says nothing.
+func aPostGoesElsewhereAfterAHungHandshake(t *testing.T, s *stackUnderTest) {
+	s.serve("a")
+	b := s.serve("b")
+	s.use(config{
+		template: func(tr *http.Transport) { tr.TLSHandshakeTimeout = 5 * time.Second },
+		dial: func(next dialFunc) dialFunc {
+			return func(ctx context.Context, network, address string) (net.Conn, error) {
+				if address != "a:80" {
+					return next(ctx, network, address)
+				}
+				ours, theirs := net.Pipe()
+				go func() { _, _ = io.Copy(io.Discard, theirs) }()
+				return ours, nil
+			}
+		},
+	})
 	s.postsAreAnsweredBy(b)
 	assert.Positive(t, s.failures(s.servers[0]))
 }

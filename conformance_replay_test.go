@@ -30,6 +30,7 @@ func replayRows() []row {
 		{"R-02", "net/http does not send it again by itself", h2cOnly(everywhere), false, netHTTPDoesNotSendItAgain},
 		{"R-01", "a POST reset with PROTOCOL_ERROR is not sent again", h2cOnly(everywhere), false, aProtocolErrorIsNotSentAgain},
 		{"R-01", "a bodyless POST reset with PROTOCOL_ERROR is not sent again", h2cOnly(everywhere), false, aBodylessProtocolErrorIsNotSentAgain},
+		{"R-01", "a server that always says GOAWAY does not keep a call busy", h2cOnly(everywhere), false, goAwayForEverEnds},
 		{"R-01", "a POST reset with CANCEL is not sent again", h2cOnly(everywhere), false, aCancelledStreamIsNotSentAgain},
 	}
 }
@@ -169,6 +170,19 @@ func aBodylessProtocolErrorIsNotSentAgain(t *testing.T, s *stackUnderTest) {
 	}
 
 	assert.Equal(t, 1, raw.received())
+}
+
+// Given a server that turns every connection away after it has the request, as one
+// does that drains or is broken, then a GET ends: net/http by itself would dial
+// and send without pause for as long as the caller waits.
+func goAwayForEverEnds(t *testing.T, s *stackUnderTest) {
+	raw := serveRaw(t, goAway)
+	raw.most = 50
+	s.useRaw(raw, retry.Policy{Backoff: retry.Backoff{Base: soon}})
+
+	_ = s.fail(s.request(http.MethodGet))
+
+	assert.LessOrEqual(t, raw.received(), 10, "requests for one call of three attempts")
 }
 
 func aCancelledStreamIsNotSentAgain(t *testing.T, s *stackUnderTest) {

@@ -3,9 +3,11 @@ package evenkeel_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,7 +32,9 @@ type refusal struct {
 	// spoil changes the request; nil leaves it as it is.
 	spoil  func(req *http.Request) *http.Request
 	reason outcome.Reason // as the whole stack says it
-	is     error          // what errors.Is must find, if not nil
+	// bodyless says that the request is only wrong without a body.
+	bodyless bool
+	is       error // what errors.Is must find, if not nil
 }
 
 func refusals() []refusal {
@@ -44,6 +48,11 @@ func refusals() []refusal {
 	}
 	badHost := invalid("bad Host", func(r *http.Request) { r.Host = "a\tb" })
 	badHost.applies = everywhere.over("HTTP/1.1 sends no Host instead", http2, h2c)
+	noSlash := invalid("path without a slash", func(r *http.Request) { r.URL.Path = "users" })
+	noSlash.applies = everywhere.over("HTTP/1.1 sends it as it is, and the server complains", http2, h2c)
+	noBody := invalid("length without a body", func(r *http.Request) { r.Method, r.ContentLength = http.MethodPut, 10 })
+	noBody.bodyless = true
+	noBody.applies = everywhere.over("HTTP/2 announces the length all the same", http1)
 	return []refusal{
 		{name: "no endpoints", applies: whereBalanced, reason: outcome.NoEndpoints, is: balancer.ErrNoEndpoints, prepare: func(s *stackUnderTest) {
 			r := newPushed()
@@ -81,7 +90,13 @@ func refusals() []refusal {
 		invalid("bad header name", func(r *http.Request) { r.Header["a b"] = []string{"x"} }),
 		invalid("bad header value", func(r *http.Request) { r.Header.Set("X", "a\nb") }),
 		invalid("bad trailer", func(r *http.Request) { r.Trailer = http.Header{"a b": {"x"}} }),
-		badHost,
+		invalid("trailer that must not be one", func(r *http.Request) {
+			r.Trailer, r.ContentLength = http.Header{"Content-Length": {"1"}}, -1
+			if r.Body == nil {
+				r.Method, r.Body = http.MethodPut, io.NopCloser(strings.NewReader("x"))
+			}
+		}),
+		badHost, noSlash, noBody,
 		invalid("control character in the URL", func(r *http.Request) { r.URL = withQuery(r.URL, "a\nb") }),
 	}
 }
@@ -98,7 +113,9 @@ func withQuery(u *url.URL, query string) *url.URL {
 func refusalRows() []row {
 	var rows []row
 	for _, r := range refusals() {
-		rows = append(rows, row{"T-06", "the body is closed after " + r.name, r.applies, false, r.closesTheBody})
+		if !r.bodyless {
+			rows = append(rows, row{"T-06", "the body is closed after " + r.name, r.applies, false, r.closesTheBody})
+		}
 		rows = append(rows, row{"O-04", "the reason of " + r.name, r.applies, false, r.hasItsReason})
 		if r.reason == outcome.Invalid {
 			rows = append(rows, row{"R-16", "no second attempt after " + r.name, r.applies, false, r.isNotTriedAgain})
@@ -142,8 +159,9 @@ func (r refusal) hasItsReason(t *testing.T, s *stackUnderTest) {
 	case full, retryAlone:
 		assert.Equal(t, r.reason, reason(err), "%v", err)
 	case balancerAlone: // it has a reason where it refuses itself
-		if own := outcome.ReasonOf(err); own != "" {
-			assert.Contains(t, []outcome.Reason{outcome.NoEndpoints, outcome.Closed}, own)
+		switch r.reason {
+		case outcome.NoEndpoints, outcome.Closed, outcome.Invalid:
+			assert.Equal(t, r.reason, outcome.ReasonOf(err), "%v", err)
 		}
 	}
 }

@@ -94,8 +94,7 @@ var (
 	wholeOnly     = on("only the whole stack has it", full)
 )
 
-func TestConformance(t *testing.T) {
-	t.Parallel()
+func TestConformance(t *testing.T) { //nolint:paralleltest // rows that look at the whole process come first, alone
 	for _, alone := range []bool{true, false} { // parallel rows start when the others are done
 		for _, r := range conformanceRows() {
 			if r.alone != alone {

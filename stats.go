@@ -67,9 +67,6 @@ func (t *Transport) answered() func(*call.Attempt) {
 		return nil
 	}
 	return func(a *call.Attempt) {
-		if !a.Sent() {
-			return
-		}
 		event := Attempt{
 			Number: a.Record().Sent(), Endpoint: a.Endpoint(), Outcome: a.Outcome,
 			Err: a.Failure, Took: a.Took, Connections: a.Connections(),

@@ -87,6 +87,15 @@ func (c *conns) makeSender() *sender {
 	return s
 }
 
+// HTTP2 reports whether requests of the scheme may go out as HTTP/2.
+func (c *conns) HTTP2(scheme string) bool {
+	if c.pool.cfg.EndpointTransport != nil {
+		return false // not known: what does not repeat by itself needs no bound
+	}
+	p := c.pool.template.Protocols
+	return scheme == "https" || (p != nil && p.UnencryptedHTTP2())
+}
+
 func (c *conns) newTransport() *http.Transport {
 	t := c.pool.template.Clone()
 	dial := t.DialContext

@@ -225,6 +225,7 @@ func (p *Pool) update(endpoints []discovery.Endpoint) {
 		p.drainLocked(n)
 	}
 	p.armSweepLocked()
+	p.readyLocked()
 	p.mu.Unlock()
 
 	for _, n := range gone {
@@ -233,9 +234,11 @@ func (p *Pool) update(endpoints []discovery.Endpoint) {
 	if p.cfg.OnChange != nil {
 		p.cfg.OnChange(change)
 	}
-	select {
-	case <-p.ready:
-	default:
+}
+
+// readyLocked lets go those who wait for the first set, or for the end.
+func (p *Pool) readyLocked() {
+	if !p.isReady() {
 		close(p.ready)
 	}
 }
@@ -454,11 +457,7 @@ func (p *Pool) Close() {
 		if p.sweep != nil {
 			p.sweep.Stop()
 		}
-		select {
-		case <-p.ready:
-		default:
-			close(p.ready) // whoever waits learns that it is closed
-		}
+		p.readyLocked()
 	}
 	p.mu.Unlock()
 	p.stop()

@@ -44,6 +44,7 @@ func (k EventKind) String() string {
 
 // Event is something that [LastGood] saw or did.
 type Event struct {
+	// Kind is what happened.
 	Kind EventKind
 	// Time is when, on the clock of the sink.
 	Time time.Time

@@ -39,9 +39,6 @@ func (m machine) LookupSRV(ctx context.Context, service, proto, name string) (st
 	return m.resolver(ctx).LookupSRV(context.WithoutCancel(ctx), service, proto, name)
 }
 
-// longAgo is a deadline that has passed, on any clock.
-var longAgo = time.Unix(1, 0)
-
 // resolver returns a resolver for one look-up. That must not see the end of the
 // context, or it would leave at once and its goroutine later; its connections
 // end with the context instead, and then no more can be had.
@@ -62,7 +59,7 @@ func (m machine) resolver(ctx context.Context) *net.Resolver {
 			cancel()
 			return nil, err
 		}
-		patience := m.clock.AfterFunc(m.timeout/3, func() { _ = conn.SetDeadline(longAgo) })
+		patience := m.clock.AfterFunc(m.timeout/3, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		context.AfterFunc(exchange, func() {
 			patience.Stop()
 			_ = conn.Close()

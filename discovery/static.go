@@ -28,9 +28,9 @@ func (s Static) Validate() error {
 	for i, e := range s.endpoints() {
 		path := fmt.Sprintf("Static[%d]", i)
 		problem := addressProblem(e.Address)
-		errs.Check(problem == "", path, e.Address, problem)
+		errs.Check(problem == "", path, shown(e.Address), problem)
 		if before, twice := seen.add(e, path); twice {
-			errs.Add(path, e.Address, "must not repeat "+before)
+			errs.Add(path, shown(e.Address), "must not repeat "+before)
 		}
 	}
 	return errs.Err()

@@ -29,5 +29,5 @@ func (e *Error) Unwrap() error { return e.Err }
 // Timeout reports whether the call ended because time ran out.
 func (e *Error) Timeout() bool {
 	var t interface{ Timeout() bool }
-	return errors.As(e.Err, &t) && t.Timeout()
+	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
 }

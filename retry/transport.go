@@ -49,6 +49,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		record = call.New(req, t.cfg)
 	}
+	defer record.Abort()
 	record.LimitAttempts(t.retrier.policy.MaxAttempts)
 	a, err := t.run(record)
 	record.Finish(a)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,12 +14,13 @@ import (
 type responseBody struct {
 	io.ReadCloser
 	attempt *Attempt
+	closed  atomic.Bool // by the caller: what reading brings from now on is no news
 }
 
 // Read implements [io.Reader].
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err != nil && !b.closed.Load() {
 		b.attempt.bodyEnded(err)
 	}
 	return n, err
@@ -26,6 +28,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 
 // Close implements [io.Closer].
 func (b *responseBody) Close() error {
+	b.closed.Store(true)
 	err := b.ReadCloser.Close()
 	b.attempt.end()
 	return err
@@ -71,7 +74,7 @@ func (a *Attempt) wrap(resp *http.Response) {
 			a.end()
 			return
 		}
-		a.answer = responseBody{body, a}
+		a.answer.ReadCloser, a.answer.attempt = body, a
 		resp.Body = &a.answer
 	}
 }
@@ -80,10 +83,10 @@ func (a *Attempt) wrap(resp *http.Response) {
 // breaks while its caller is still there is the endpoint's failure, whatever its
 // headers said.
 func (a *Attempt) bodyEnded(err error) {
-	if !errors.Is(err, io.EOF) && a.record.CallerErr() == nil && a.Outcome.Class.Good() && a.pick.Node != nil {
+	broke := !errors.Is(err, io.EOF) && a.record.CallerErr() == nil && a.Outcome.Class.Good()
+	if a.end() && broke && a.pick.Node != nil {
 		a.pick.Broke()
 	}
-	a.end()
 }
 
 const (

@@ -44,6 +44,8 @@ type Attempt struct {
 	start    time.Time
 	timeout  time.Duration
 	deadline *wait.Deadline
+	cancel   context.CancelCauseFunc // nil where net/http cannot loop
+	stopped  atomic.Bool             // by cancel, because it did
 	trace    httptrace.ClientTrace
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
@@ -71,7 +73,7 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 		a = new(Attempt)
 	}
 	a.record, a.timeout = r, timeout
-	a.trace.GetConn = func(string) { a.wanted.Add(1) }
+	a.trace.GetConn = func(string) { a.wantsConn() }
 	a.trace.GotConn = func(info httptrace.GotConnInfo) { a.gotConn(!info.Reused) }
 	a.Context = httptrace.WithClientTrace(r, &a.trace)
 	a.req = *r.first.req.WithContext(a)
@@ -154,6 +156,29 @@ func (a *Attempt) Through(next http.RoundTripper) (*http.Response, error) {
 	return a.Send(next)
 }
 
+// maxConns is how many connections net/http may use up in one attempt. It sends
+// some requests again by itself, on HTTP/2 without a pause or a bound.
+const maxConns = 3
+
+// wantsConn is told by the transport that it looks for a connection.
+func (a *Attempt) wantsConn() {
+	a.wanted.Add(1)
+	if a.got.Load() >= maxConns && a.cancel != nil {
+		a.stopped.Store(true)
+		a.cancel(errRewind)
+	}
+}
+
+// mayLoop reports whether net/http may repeat the request without a bound: it
+// does so on HTTP/2 only.
+func mayLoop(base http.RoundTripper, req *http.Request) bool {
+	if t, ok := base.(*http.Transport); ok {
+		return req.URL.Scheme == "https" || (t.Protocols != nil && t.Protocols.UnencryptedHTTP2())
+	}
+	t, ok := base.(interface{ HTTP2(scheme string) bool })
+	return ok && t.HTTP2(req.URL.Scheme)
+}
+
 // gotConn is told by the transport that it has a connection.
 func (a *Attempt) gotConn(fresh bool) {
 	a.got.Add(1)
@@ -172,10 +197,9 @@ func (a *Attempt) refused(err error) {
 }
 
 // Send hands the request to a transport and settles the attempt: its outcome is
-// told to everybody, and the response's body is wrapped. If the transport
-// panics, that counts as a failure, nothing stays acquired, and the panic goes
-// on. If the request's body cannot be had again, nothing is sent, and the answer
-// of the attempt before stays held.
+// told to everybody, and the response's body is wrapped. If the request's body
+// cannot be had again, nothing is sent, and the answer of the attempt before stays
+// held. A panic of the transport is left to [Record.Abort].
 func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	r := a.record
 	if !r.rewind(a) {
@@ -187,30 +211,29 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	r.discardHeld()
 	r.sent++
 	a.sent, a.before = true, nil
+	if mayLoop(base, &a.req) {
+		a.Context, a.cancel = context.WithCancelCause(a.Context)
+	}
 	if a.timeout > 0 {
 		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, errAttemptTimeout)
 	}
 	if a.start.IsZero() { // else it was picked just now
 		a.start = r.cfg.Clock.Now()
 	}
-	returned := false
-	defer func() {
-		if !returned {
-			a.panicked()
-		}
-	}()
-	resp, err := base.RoundTrip(&a.req)
-	returned = true
-	a.settle(resp, err)
+	a.settle(base.RoundTrip(&a.req))
 	return a.Response, a.Failure
 }
 
-func (a *Attempt) panicked() {
+// abort ends an attempt that a panic has interrupted.
+func (a *Attempt) abort() {
 	a.body.detach() // nobody will close it
-	a.Outcome = outcome.Outcome{Class: outcome.Failure}
-	a.told(a.record.cfg.Clock.Now())
+	if a.Response != nil {
+		_ = a.Response.Body.Close()
+	}
+	if a.pick.Node != nil && a.Outcome.Class == outcome.Unknown {
+		a.pick.Answered(outcome.Answer{Now: a.record.cfg.Clock.Now(), Class: outcome.Failure})
+	}
 	a.end()
-	a.record.Finish(nil)
 }
 
 // settle takes what the transport returned.
@@ -222,6 +245,8 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		err = errAttemptTimeout
 	case r.TimedOut():
 		err = r.boundCause
+	case a.stopped.Load():
+		err = errRewind
 	case resp == nil && err == nil: // against the contract of RoundTripper, as is both
 		err = errNoAnswer
 	}
@@ -235,12 +260,15 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		r.spend()
 	}
 	a.told(r.cfg.Clock.Now())
-	if resp == nil {
+	if resp != nil {
+		a.wrap(resp)
+	} else {
 		r.errs = append(r.errs, err)
 		a.end()
-		return
 	}
-	a.wrap(resp)
+	if r.cfg.Answered != nil {
+		r.cfg.Answered(a)
+	}
 }
 
 func (a *Attempt) classify(timedOut bool) outcome.Outcome {
@@ -277,15 +305,12 @@ func (a *Attempt) neverSent() bool {
 	return a.wanted.Load() > 0 || outcome.Unsent(a.Failure)
 }
 
-// told reports the outcome to the endpoint and to the record's owner.
+// told reports the outcome to the endpoint.
 func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
 	a.Served = a.Took - time.Duration(a.opened.Load())
 	if a.pick.Node != nil {
 		a.pick.Answered(outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class})
-	}
-	if a.record.cfg.Answered != nil {
-		a.record.cfg.Answered(a)
 	}
 }
 
@@ -293,12 +318,12 @@ func (a *Attempt) told(now time.Time) {
 // already.
 func (a *Attempt) final() bool { return !a.ended.CompareAndSwap(open, finalAnswer) }
 
-// end lets go of the endpoint and the context. It may be called more than once,
-// and from the goroutine that reads the body.
-func (a *Attempt) end() {
+// end lets go of the endpoint and the context, the first time that it is called.
+// The goroutine that reads the body may call it.
+func (a *Attempt) end() (first bool) {
 	before := a.ended.Swap(over)
 	if before == over {
-		return
+		return false
 	}
 	if a.pick.Node != nil {
 		a.pick.Done()
@@ -306,13 +331,18 @@ func (a *Attempt) end() {
 	if a.deadline != nil {
 		a.deadline.End()
 	}
+	if a.cancel != nil {
+		a.cancel(nil)
+	}
 	if before == finalAnswer {
 		a.record.end()
 	}
+	return true
 }
 
 var (
 	errAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
+	errNoTime         error = &timeoutError{"evenkeel: no time was left for another attempt"}
 	errNotReplayable  error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
 	errNoAnswer             = errors.New("evenkeel: the transport returned neither a response nor an error")
 )
@@ -352,6 +382,7 @@ func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, e
 		return nil, err
 	}
 	r := New(req, cfg)
+	defer r.Abort()
 	a := r.NewAttempt(0)
 	resp, err := send(a)
 	r.Finish(a)

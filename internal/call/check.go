@@ -20,6 +20,15 @@ func Check(req *http.Request) error {
 	}
 	checkHeader("Request.Header", req.Header, &errs)
 	checkHeader("Request.Trailer", req.Trailer, &errs)
+	for name := range req.Trailer {
+		switch http.CanonicalHeaderKey(name) {
+		case "Transfer-Encoding", "Trailer", "Content-Length":
+			errs.Add("Request.Trailer", name, "must not be a trailer")
+		}
+	}
+	if req.ContentLength != 0 && req.Body == nil {
+		errs.Add("Request.ContentLength", req.ContentLength, "must be 0 without a body")
+	}
 	if err := errs.Err(); err != nil {
 		return &invalidError{err}
 	}
@@ -40,6 +49,13 @@ func checkURL(req *http.Request, errs *field.Errors) {
 	}
 	if !isHostField(u.Host) || !isHostField(req.Host) {
 		errs.Add("Request.Host", "(not shown)", "must be a host with or without a port")
+	}
+	rooted := u.Opaque
+	if rooted == "" {
+		rooted = u.Path
+	}
+	if rooted != "" && rooted[0] != '/' && rooted != "*" {
+		errs.Add("Request.URL", "(not shown)", "must have a path that begins with a slash")
 	}
 	// Paths are escaped on the way; these two are sent as they are.
 	if !isPrintable(u.RawQuery) || !isPrintable(u.Opaque) {

@@ -53,6 +53,7 @@ type Record struct {
 	deadline   *wait.Deadline
 	boundCause error
 	boundAt    time.Time
+	finished   bool
 	ended      atomic.Bool
 
 	triedSpace [4]uint64
@@ -213,8 +214,11 @@ func (r *Record) Joined(err error) error {
 	if len(all) == 0 || all[len(all)-1] != err { //nolint:errorlint // the very same error, not one like it
 		all = append(all, err)
 	}
-	if gone := r.CallerErr(); gone != nil && !errors.Is(err, gone) {
+	switch gone := r.CallerErr(); {
+	case gone != nil && !errors.Is(err, gone):
 		all = append(all, gone)
+	case r.Reason == outcome.Deadline && !errors.Is(err, context.DeadlineExceeded):
+		all = append(all, errNoTime)
 	}
 	if len(all) == 1 {
 		return all[0]
@@ -226,6 +230,7 @@ func (r *Record) Joined(err error) error {
 // with nil if there is none. It lets go of the request's body, and of the rest
 // when the answer has ended.
 func (r *Record) Finish(answer *Attempt) {
+	r.finished = true
 	r.releaseBody()
 	if r.deadline != nil {
 		r.deadline.Lift()
@@ -233,6 +238,20 @@ func (r *Record) Finish(answer *Attempt) {
 	if answer == nil || answer.Response == nil || answer.final() {
 		r.end()
 	}
+}
+
+// Abort ends a call that a panic, of a transport or of a hook, has interrupted:
+// nothing stays acquired or open. It is deferred by whoever calls Finish, and does
+// nothing after that.
+func (r *Record) Abort() {
+	if r.finished {
+		return
+	}
+	r.Held().Discard()
+	if r.last != nil {
+		r.last.abort()
+	}
+	r.Finish(nil)
 }
 
 // end tells that nothing of the call is left.
