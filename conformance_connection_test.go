@@ -60,6 +60,7 @@ func closeIdleReachesEveryEndpoint(t *testing.T, s *stackUnderTest) {
 	for _, server := range others {
 		require.Equal(t, 1, server.OpenConns(), server.Addr())
 	}
+	synctest.Wait() // net/http finishes with a stream of HTTP/2 after its last byte was read
 
 	(&http.Client{Transport: s.rt}).CloseIdleConnections()
 

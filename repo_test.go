@@ -436,8 +436,12 @@ func TestModules(t *testing.T) {
 var (
 	behaviourID = regexp.MustCompile(`^[A-Z]-\d\d$`)
 	quoted      = regexp.MustCompile("`([^`]*)`")
+	rowID       = regexp.MustCompile(`^"([A-Z]-\d\d)"$`)
 	testName    = regexp.MustCompile(`^(?:([a-z0-9_/]+)\.)?((?:Test|Fuzz|Example|Benchmark)\w*)(?:/\S.*)?$`)
 )
+
+// conformance is how the rows of the conformance suite are named as tests.
+const conformance = "TestConformance/"
 
 // TestBehaviours holds docs/behaviours.md against the tests that it names.
 func TestBehaviours(t *testing.T) {
@@ -448,6 +452,9 @@ func TestBehaviours(t *testing.T) {
 		for _, name := range f.tests() {
 			tests[name] = true
 			tests[f.dir+" "+name] = true
+		}
+		for _, id := range f.conformanceRows() {
+			tests[conformance+id] = true
 		}
 	}
 	seen := make(map[string]bool)
@@ -507,6 +514,9 @@ func checkProof(t *testing.T, at, id, proof string, tests map[string]bool) {
 			continue
 		}
 		key := m[2]
+		if strings.HasPrefix(n[1], conformance) { // its rows are the tests
+			key = n[1]
+		}
 		if dir := m[1]; dir == "evenkeel" {
 			key = ". " + key
 		} else if dir != "" {
@@ -769,6 +779,21 @@ func (f *goFile) hasLine(want string) bool {
 		}
 	}
 	return false
+}
+
+// conformanceRows returns the IDs of the rows that the file adds to the conformance
+// suite: the literals that are an ID and nothing else.
+func (f *goFile) conformanceRows() (ids []string) {
+	if !strings.HasPrefix(f.path, "conformance_") {
+		return nil
+	}
+	ast.Inspect(f.ast, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && rowID.MatchString(lit.Value) {
+			ids = append(ids, strings.Trim(lit.Value, `"`))
+		}
+		return true
+	})
+	return ids
 }
 
 // tests returns the tests, examples, benchmarks and fuzz tests of the file.
