@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/evenkeeltest"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
@@ -28,6 +29,7 @@ func repeatRows() []row {
 		{"R-02", "a POST goes elsewhere after a dial that hung", wherePicked, false, aPostGoesElsewhereAfterAHungDial},
 		{"R-02", "a POST goes elsewhere after a handshake that hung", wherePicked.over("there is no handshake", http2), false, aPostGoesElsewhereAfterAHungHandshake},
 		{"R-02", "a POST is tried again after a refused dial", whereRetried, false, aPostIsTriedAgainAfterARefusedDial},
+		{"R-01", "a POST is sent once over a transport that reports nothing", everywhere.over("the transport is the test's own, and knows no protocol", http1), false, aPostIsSentOnceWithoutTrace},
 		{"R-14", "the last real error survives a cancelled wait", whereRetried.over("HTTP/2 hides the error of the connection", http1), false, theLastErrorSurvivesACancelledWait},
 		{"R-14", "the last real error survives a deadline that forbids the wait", whereRetried.over("HTTP/2 hides the error of the connection", http1), false, theLastErrorSurvivesTheDeadline},
 		{"R-17", "a lone endpoint is tried again after the backoff", whereRetried, false, aLoneEndpointIsTriedAgain},
@@ -113,8 +115,29 @@ func (e ending) postIsSentOnce(t *testing.T, s *stackUnderTest) {
 	}
 }
 
-// posts sends POSTs to a and b until both were picked first, and expects b's
-// answer to each.
+// Given a transport of the user's that knows nothing of httptrace, then its silence
+// is no proof that nothing was sent.
+func aPostIsSentOnceWithoutTrace(t *testing.T, s *stackUnderTest) {
+	s.serve("a")
+	s.serve("b")
+	sends := 0
+	s.use(config{endpoint: func(discovery.Endpoint) http.RoundTripper {
+		return roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			sends++
+			_, _ = io.Copy(io.Discard, req.Body)
+			req.Body.Close()
+			return nil, errOrdered
+		})
+	}})
+
+	err := s.fail(s.replayable(http.MethodPost, evenkeeltest.NewBody("order 1")))
+
+	require.ErrorIs(t, err, errOrdered)
+	assert.Equal(t, 1, sends)
+}
+
+// postsAreAnsweredBy sends POSTs until each of two endpoints was picked first, and
+// expects the server's answer to each.
 func (s *stackUnderTest) postsAreAnsweredBy(server *evenkeeltest.Server) {
 	s.t.Helper()
 	for range 4 {

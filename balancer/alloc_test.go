@@ -21,7 +21,7 @@ func TestAlloc_Pick(t *testing.T) {
 			}
 			p := testPool(t, Config{Algorithm: a.algorithm}, endpoints...)
 			name := fmt.Sprintf("%s weighted=%v", a.name, weighted)
-			assert.Zero(t, testing.AllocsPerRun(1000, func() { pickOnce(t, p, a.timed) }), name)
+			assert.Zero(t, testing.AllocsPerRun(1000, func() { pickOnce(p, a.timed) }), name)
 		}
 	}
 }

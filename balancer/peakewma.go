@@ -146,23 +146,21 @@ type ewmaEntry struct {
 	share float64 // mean weight over weight
 }
 
-// Pick compares the scores. Of equals the first that was drawn wins. Nothing
-// beats the score of zero, so it ends the search.
+// Pick compares the scores. Of equals the first that was drawn wins. All are drawn
+// before the first is looked at, so that the processor can fetch them together.
 func (p *ewmaPicker) Pick(info Info) int {
 	now := p.shared.ticks(info.Now)
 	var drawn draw
-	best, least := 0, math.Inf(1)
 	for range min(p.shared.choices, len(p.entries)) {
-		i := p.sampler.next(&drawn)
-		score := p.score(&p.entries[i], now)
-		if score == 0 {
-			return i
-		}
-		if score < least {
+		p.sampler.next(&drawn)
+	}
+	best, least := int32(0), math.Inf(1)
+	for _, i := range drawn.drawn[:drawn.count] {
+		if score := p.score(&p.entries[i], now); score < least {
 			best, least = i, score
 		}
 	}
-	return best
+	return int(best)
 }
 
 // score is the latency to expect in seconds, times the requests that share it.
@@ -231,7 +229,9 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 	now := s.shared.ticks(a.Now)
 	switch {
 	case a.Class.Good():
-		s.failures.Store(0)
+		if s.failures.Load() != 0 { // a store costs more than a look
+			s.failures.Store(0)
+		}
 		s.observe(a.Took.Seconds(), now, false)
 	case a.Class.Bad():
 		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now, true)
@@ -286,7 +286,7 @@ func newSample(seconds float64, tick uint32, fast bool) ewmaSample {
 }
 
 func (e ewmaSample) seconds() float64 {
-	return math.Abs(float64(math.Float32frombits(uint32(e >> 32))))
+	return float64(math.Float32frombits(uint32(e>>32) &^ (1 << 31)))
 }
 
 func (e ewmaSample) tick() uint32 { return uint32(e) }

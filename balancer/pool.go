@@ -342,7 +342,7 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		if !c.node.Acquire() {
 			continue // removed since: a newer snapshot is there
 		}
-		pick := Pick{node.Pick{Node: c.node, Observer: c.observer, Now: info.Now}}
+		pick := Pick{node.Pick{Node: c.node, Observer: c.observer}}
 		if c.observer != nil {
 			pick.pick.Token = c.observer.Picked(info.Now)
 		}

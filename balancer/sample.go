@@ -1,7 +1,5 @@
 package balancer
 
-import "slices"
-
 // sampler draws indexes of candidates in proportion to their weights, by the
 // alias method of Walker in the form of Vose: one random number and one
 // look-up, whatever the weights.
@@ -49,18 +47,18 @@ const redraws = 4
 
 // draw is a series of different candidates.
 type draw struct {
-	drawn [maxChoices]int32
+	state uint64 // of the generator
 	count int
-	spare uint64 // half of a random number, left over
+	drawn [maxChoices]int32
 }
 
 // next returns a candidate that is not yet in the series, which must not hold
 // all of them.
 func (s *sampler) next(d *draw) int {
-	i := s.nextDraw(d)
-	for try := 0; d.has(i); try++ {
+	i := s.at(s.random(d))
+	for try := 0; d.has(int32(i)); try++ {
 		if try < redraws {
-			i = s.nextDraw(d)
+			i = s.at(s.random(d))
 		} else if i++; i == int(s.n) {
 			i = 0
 		}
@@ -70,23 +68,25 @@ func (s *sampler) next(d *draw) int {
 	return i
 }
 
-// nextDraw draws with half a random number where that is enough.
-func (s *sampler) nextDraw(d *draw) int {
-	if s.alias != nil {
-		return s.draw()
+// random returns a random number for the series. Only the first comes from the
+// source; those after it follow by Knuth's linear congruential generator, of
+// which the upper bits, which are used, are good, and which costs next to nothing.
+func (s *sampler) random(d *draw) uint64 {
+	if d.count == 0 {
+		d.state = s.rand()
+	} else {
+		d.state = d.state*6364136223846793005 + 1442695040888963407
 	}
-	if d.spare == 0 {
-		r := s.rand()
-		d.spare = r << 32
-		return s.at(r)
-	}
-	r := d.spare
-	d.spare = 0
-	return s.at(r)
+	return d.state
 }
 
-func (d *draw) has(i int) bool {
-	return slices.Contains(d.drawn[:d.count], int32(i))
+func (d *draw) has(i int32) bool {
+	for k := range d.count {
+		if d.drawn[k] == i {
+			return true
+		}
+	}
+	return false
 }
 
 func equalWeights(candidates []Candidate) bool {

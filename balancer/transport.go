@@ -3,6 +3,7 @@ package balancer
 import (
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
@@ -38,15 +39,18 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
-	record := a.Record()
-	pick, err := t.pool.PickWait(a, Info{Now: t.pool.clock.Now(), Tried: record.Tried, Request: a.Request()})
+	record, now := a.Record(), t.pool.clock.Now()
+	if !t.pool.isReady() {
+		now = time.Time{} // the pick may take its time
+	}
+	pick, err := t.pool.PickWait(a, Info{Now: now, Tried: record.Tried, Request: a.Request()})
 	if err != nil {
 		return nil, err
 	}
 	if slices.Contains(record.Tried, pick.Serial()) {
 		record.StartOver() // all were tried
 	}
-	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried))
+	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried), now)
 	resp, err := a.Send(pick.Transport())
 	if a.Outcome.Class.Bad() {
 		t.pool.Refresh()

@@ -132,9 +132,10 @@ func (a *Attempt) Sent() bool { return a.sent }
 func (a *Attempt) Connections() int { return int(a.got.Load()) }
 
 // Take notes the endpoint that was picked. The attempt ends the pick. others
-// says whether there is another endpoint that this call has not tried.
-func (a *Attempt) Take(p node.Pick, others bool) {
-	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Published(), others, p.Now
+// says whether there is another endpoint that this call has not tried, now when it
+// was picked; zero means that the clock is to be read.
+func (a *Attempt) Take(p node.Pick, others bool, now time.Time) {
+	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Published(), others, now
 }
 
 // Layer is embedded by the transports that join an attempt, so that the one above

@@ -176,8 +176,7 @@ func (n *Node) Release() {
 // The zero Pick is none.
 type Pick struct {
 	Node     *Node
-	Observer Observer  // may be nil
-	Now      time.Time // when it was picked
+	Observer Observer // may be nil
 	Token    uint32
 }
 
