@@ -31,15 +31,26 @@ func (b *boundary) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		resp, err = nil, b.fail(record, err)
 	}
-	handed := false
+	b.transport.count(record.Sent(), err != nil || record.Failed())
+	if b.transport.settings.hooks.Called != nil {
+		b.tell(Call{Request: req, Info: infoOf(record), Err: err}, resp)
+	}
+	return resp, err
+}
+
+// tell tells the hook. If that panics, nobody gets the response.
+func (b *boundary) tell(event Call, resp *http.Response) {
+	told := false
 	defer func() {
-		if !handed && resp != nil { // the hook panicked, and nobody gets the response
+		if !told && resp != nil {
 			_ = resp.Body.Close()
 		}
 	}()
-	b.transport.called(req, infoOf(record), resp, err, record.Failed())
-	handed = true
-	return resp, err
+	if resp != nil {
+		event.StatusCode = resp.StatusCode
+	}
+	b.transport.settings.hooks.Called(event)
+	told = true
 }
 
 // fail makes the error that the caller sees.

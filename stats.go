@@ -1,7 +1,6 @@
 package evenkeel
 
 import (
-	"net/http"
 	"sync/atomic"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
@@ -41,23 +40,15 @@ func (t *Transport) Stats() Stats {
 
 type counters struct{ calls, failed, retries atomic.Uint64 }
 
-// called counts a call that has its answer, and tells the hook.
-func (t *Transport) called(req *http.Request, info Info, resp *http.Response, err error, failed bool) {
+// count counts a call that has its answer.
+func (t *Transport) count(attempts int, failed bool) {
 	t.counters.calls.Add(1)
-	if failed || err != nil {
+	if failed {
 		t.counters.failed.Add(1)
 	}
-	if info.Attempts > 1 {
-		t.counters.retries.Add(uint64(info.Attempts - 1))
+	if attempts > 1 {
+		t.counters.retries.Add(uint64(attempts - 1))
 	}
-	if t.settings.hooks.Called == nil {
-		return
-	}
-	event := Call{Request: req, Info: info, Err: err}
-	if resp != nil {
-		event.StatusCode = resp.StatusCode
-	}
-	t.settings.hooks.Called(event)
 }
 
 // answered returns what tells the hook of attempts, nil if there is none.

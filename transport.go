@@ -127,7 +127,10 @@ func (t *Transport) ended(*call.Record) {
 func (t *Transport) refuse(req *http.Request, reason outcome.Reason, cause error) (*http.Response, error) {
 	call.Refuse(req)
 	err := &Error{Target: t.target.String(), Reason: reason, Err: cause}
-	t.called(req, Info{Reason: reason}, nil, err, false)
+	t.count(0, true)
+	if t.settings.hooks.Called != nil {
+		t.settings.hooks.Called(Call{Request: req, Info: Info{Reason: reason}, Err: err})
+	}
 	return nil, err
 }
 

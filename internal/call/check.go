@@ -47,7 +47,7 @@ func checkURL(req *http.Request, errs *field.Errors) {
 	if u.Host == "" {
 		errs.Add("Request.URL", "", "must have a host")
 	}
-	if !isHostField(u.Host) || !isHostField(req.Host) {
+	if !isHostField(u.Host) || (req.Host != u.Host && !isHostField(req.Host)) {
 		errs.Add("Request.Host", "(not shown)", "must be a host with or without a port")
 	}
 	rooted := u.Opaque
@@ -108,7 +108,15 @@ func isPrintable(s string) bool {
 
 // isHostField reports whether s may stand in a Host header.
 func isHostField(s string) bool {
-	return isPrintable(s) && !strings.ContainsAny(s, `/\@?#"<>`)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c <= ' ' || c == 0x7f:
+			return false
+		case c == '/' || c == '\\' || c == '@' || c == '?' || c == '#' || c == '"' || c == '<' || c == '>':
+			return false
+		}
+	}
+	return true
 }
 
 // invalidError says that a request cannot be sent.
