@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -25,6 +26,7 @@ func discoveryRows() []row {
 		{"B-16", "a hung resolver ends with the caller's cancel", whereBalanced, false, aHungResolverEndsWithTheCancel},
 		{"B-16", "a hung resolver ends without a deadline too", whereBalanced, false, aHungResolverEndsAnyway},
 		{"B-16", "a hung resolver ends with the call's time limit", wholeOnly, false, aHungResolverEndsWithTheLimit},
+		{"B-16", "the first endpoints may come with the deadline", whereBalanced, false, endpointsMayComeWithTheDeadline},
 		{"B-16", "an empty answer is named as such", whereBalanced, false, anEmptyAnswerIsNamed},
 		{"B-16", "Ready waits as calls do", whereBalanced, false, readyWaits},
 	}
@@ -130,6 +132,30 @@ func aHungResolverEndsWithTheLimit(t *testing.T, s *stackUnderTest) {
 	assert.Equal(t, time.Second, time.Since(start))
 	assert.Equal(t, outcome.Deadline, reason(err))
 	assert.ErrorIs(t, err, balancer.ErrNoEndpoints)
+}
+
+// Given endpoints that become known in the instant in which the caller gives up,
+// then the call has an answer or an error, and whichever it is, nothing stays in
+// flight: once a pick was made only to be told why there was none.
+func endpointsMayComeWithTheDeadline(t *testing.T, s *stackUnderTest) {
+	a := s.serve("a")
+	for range 100 { // who is first in that instant is up to the scheduler
+		s.use(config{resolver: after(time.Second, a)})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		resp, err := s.do(s.request(http.MethodGet).WithContext(ctx))
+		if err == nil {
+			resp.Body.Close()
+		} else {
+			assert.NotContains(t, err.Error(), "%!", "an error made of nothing")
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		cancel()
+		synctest.Wait()
+		for _, e := range s.status().Endpoints {
+			assert.Zero(t, e.InFlight)
+		}
+		s.close()
+	}
 }
 
 // Given an answer without endpoints, then calls fail at once, and the cause is not

@@ -10,7 +10,6 @@ import (
 
 	"github.com/evenkeel-go/evenkeel"
 	"github.com/evenkeel-go/evenkeel/evenkeeltest"
-	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
 
@@ -28,8 +27,8 @@ func replayRows() []row {
 		{"R-02", "a refused stream is sent again", h2cOnly(whereRetried), false, aRefusedStreamIsSentAgain},
 		{"R-02", "a stream after GOAWAY is sent again", h2cOnly(whereRetried), false, aStreamAfterGoAwayIsSentAgain},
 		{"R-02", "net/http does not send it again by itself", h2cOnly(everywhere), false, netHTTPDoesNotSendItAgain},
-		{"R-01", "a POST reset with PROTOCOL_ERROR is not sent again", h2cOnly(everywhere), false, aProtocolErrorIsNotSentAgain},
-		{"R-01", "a bodyless POST reset with PROTOCOL_ERROR is not sent again", h2cOnly(everywhere), false, aBodylessProtocolErrorIsNotSentAgain},
+		{"R-01", "PROTOCOL_ERROR is the exception which net/http makes", h2cOnly(everywhere), false, aProtocolErrorCountsAsRefused},
+		{"R-01", "a bodyless PROTOCOL_ERROR is the exception which net/http makes", h2cOnly(everywhere), false, netHTTPRepeatsAProtocolError},
 		{"R-01", "a server that always says GOAWAY does not keep a call busy", h2cOnly(everywhere), false, goAwayForEverEnds},
 		{"R-01", "a POST reset with CANCEL is not sent again", h2cOnly(everywhere), false, aCancelledStreamIsNotSentAgain},
 	}
@@ -145,31 +144,35 @@ func netHTTPDoesNotSendItAgain(t *testing.T, s *stackUnderTest) {
 }
 
 // Given PROTOCOL_ERROR, of which net/http assumes that nothing was processed, then
-// a POST reaches the server once: the server has read all of it.
-func aProtocolErrorIsNotSentAgain(t *testing.T, s *stackUnderTest) {
+// so do we, because it cannot be told from a refused stream. The decision comes to
+// us, and each attempt has a body of its own. Should net/http change its mind, this
+// says so, and the promise can be made without an exception.
+func aProtocolErrorCountsAsRefused(t *testing.T, s *stackUnderTest) {
 	raw := serveRaw(t, resetStream(codeProtocolError), answer200)
 	s.useRaw(raw, retry.Policy{Backoff: retry.Backoff{Base: soon}})
-	req, _ := s.order()
-
-	err := s.fail(req)
-
-	assert.Equal(t, 1, raw.received())
-	if s.retries() {
-		assert.Equal(t, outcome.NotIdempotent, reason(err))
+	req, body := s.order()
+	if !s.retries() {
+		_ = s.fail(req)
+		assert.Equal(t, 1, raw.received())
+		return
 	}
+	resp, err := s.do(req)
+	require.NoError(t, err)
+	readBody(t, resp)
+	assert.Equal(t, 2, raw.received())
+	assert.Len(t, body.Copies(), 1)
+	s.assertInfo(resp, 2, "")
 }
 
-// The same without a body, where net/http asks nobody.
-func aBodylessProtocolErrorIsNotSentAgain(t *testing.T, s *stackUnderTest) {
+// Without a body, net/http asks nobody: it repeats the request inside the attempt.
+func netHTTPRepeatsAProtocolError(t *testing.T, s *stackUnderTest) {
 	raw := serveRaw(t, resetStream(codeProtocolError), answer200)
 	s.useRaw(raw, retry.Policy{Backoff: retry.Backoff{Base: soon}})
-
 	resp, err := s.do(s.request(http.MethodPost))
-	if err == nil {
-		resp.Body.Close()
-	}
-
-	assert.Equal(t, 1, raw.received())
+	require.NoError(t, err)
+	readBody(t, resp)
+	assert.Equal(t, 2, raw.received())
+	s.assertInfo(resp, 1, "")
 }
 
 // Given a server that turns every connection away after it has the request, as one

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,8 +160,7 @@ func (r refusal) hasItsReason(t *testing.T, s *stackUnderTest) {
 	case full, retryAlone:
 		assert.Equal(t, r.reason, reason(err), "%v", err)
 	case balancerAlone: // it has a reason where it refuses itself
-		switch r.reason {
-		case outcome.NoEndpoints, outcome.Closed, outcome.Invalid:
+		if slices.Contains([]outcome.Reason{outcome.NoEndpoints, outcome.Closed, outcome.Invalid}, r.reason) {
 			assert.Equal(t, r.reason, outcome.ReasonOf(err), "%v", err)
 		}
 	}
