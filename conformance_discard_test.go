@@ -61,7 +61,7 @@ func aDribblingBodyDelaysNobody(t *testing.T, s *stackUnderTest) {
 func aSilentBodyDelaysNobody(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "10")
-		w.WriteHeader(503)
+		w.WriteHeader(http.StatusServiceUnavailable)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}), evenkeeltest.OK("a"))

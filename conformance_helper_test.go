@@ -144,19 +144,6 @@ func (s *stackUnderTest) totalRequests() int {
 	return n
 }
 
-// firstRequest returns the earliest request that any server received.
-func (s *stackUnderTest) firstRequest() evenkeeltest.Request {
-	var first evenkeeltest.Request
-	for _, server := range s.servers {
-		for _, r := range server.Received() {
-			if first.At.IsZero() || r.At.Before(first.At) {
-				first = r
-			}
-		}
-	}
-	return first
-}
-
 // counter counts things by name, from any goroutine.
 type counter struct {
 	mu sync.Mutex

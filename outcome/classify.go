@@ -47,6 +47,8 @@ func Classify(a Attempt) Outcome {
 		return classifyStatus(a.Response)
 	case a.CallerErr != nil:
 		return Outcome{Class: Canceled}
+	case a.TimedOut && a.NeverSent: // no connection was had in time
+		return Outcome{Class: NeverSent, Again: Anywhere, Timeout: true}
 	case a.TimedOut:
 		return Outcome{Class: Failure, Again: Anywhere, Timeout: true}
 	default:

@@ -58,6 +58,7 @@ func TestClassify_Errors(t *testing.T) {
 		{"dial timeout", Attempt{Err: slow, NeverSent: true}, Outcome{Class: NeverSent, Again: Anywhere, Timeout: true}},
 		{"certificate", Attempt{Err: fmt.Errorf("wrapped: %w", certificate), NeverSent: true}, Outcome{Class: NeverSent, Again: Elsewhere}},
 		{"attempt timeout", Attempt{Err: context.Canceled, TimedOut: true}, Outcome{Class: Failure, Again: Anywhere, Timeout: true}},
+		{"attempt timeout in the dial", Attempt{Err: context.Canceled, TimedOut: true, NeverSent: true}, Outcome{Class: NeverSent, Again: Anywhere, Timeout: true}},
 		// Only the caller's context says who gave up, T-09.
 		{"caller gave up, any error", Attempt{Err: errors.New("my cause"), CallerErr: context.Canceled}, Outcome{Class: Canceled}},
 		{"caller's deadline", Attempt{Err: context.DeadlineExceeded, CallerErr: context.DeadlineExceeded, TimedOut: true}, Outcome{Class: Canceled}},

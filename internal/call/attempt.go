@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/internal/wait"
@@ -339,53 +338,4 @@ func (a *Attempt) end() (first bool) {
 		a.record.end()
 	}
 	return true
-}
-
-var (
-	errAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
-	errNoTime         error = &timeoutError{"evenkeel: no time was left for another attempt"}
-	errNotReplayable  error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
-	errNoAnswer             = errors.New("evenkeel: the transport returned neither a response nor an error")
-)
-
-// timeoutError is a context.DeadlineExceeded with a better text.
-type timeoutError struct{ text string }
-
-func (e *timeoutError) Error() string        { return e.text }
-func (e *timeoutError) Timeout() bool        { return true }
-func (e *timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
-
-// refusal is an error of evenkeel's own that says why nothing was sent.
-type refusal struct {
-	reason outcome.Reason
-	text   string
-}
-
-func (e *refusal) Error() string          { return e.text }
-func (e *refusal) Reason() outcome.Reason { return e.reason }
-
-// NewTimeout returns an error that is a timeout and context.DeadlineExceeded.
-func NewTimeout(text string) error { return &timeoutError{text} }
-
-// Resolve fills in what a Config was left without.
-func (c Config) Resolve() *Config {
-	c.Clock = clock.Or(c.Clock)
-	if c.Classify == nil {
-		c.Classify = outcome.Classify
-	}
-	return &c
-}
-
-// Once makes a whole call of one attempt, for a layer that found none to join.
-func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, error)) (*http.Response, error) {
-	if err := Check(req); err != nil {
-		Refuse(req)
-		return nil, err
-	}
-	r := New(req, cfg)
-	defer r.Abort()
-	a := r.NewAttempt(0)
-	resp, err := send(a)
-	r.Finish(a)
-	return resp, err
 }

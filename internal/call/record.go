@@ -24,6 +24,15 @@ type Config struct {
 	Ended func(*Record)
 }
 
+// Resolve fills in what a Config was left without.
+func (c Config) Resolve() *Config {
+	c.Clock = clock.Or(c.Clock)
+	if c.Classify == nil {
+		c.Classify = outcome.Classify
+	}
+	return &c
+}
+
 // Record is the state of one call. It is also the context under which the call
 // runs. The goroutine that drives the call owns it; only what is said to be
 // atomic may be used by others.
@@ -272,3 +281,17 @@ func (r *Record) TimeoutErr() error { return r.boundCause }
 
 // Failed reports whether the last attempt did not bring what its caller wanted.
 func (r *Record) Failed() bool { return r.last == nil || !r.last.Outcome.Class.Good() }
+
+// Once makes a whole call of one attempt, for a layer that found none to join.
+func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, error)) (*http.Response, error) {
+	if err := Check(req); err != nil {
+		Refuse(req)
+		return nil, err
+	}
+	r := New(req, cfg)
+	defer r.Abort()
+	a := r.NewAttempt(0)
+	resp, err := send(a)
+	r.Finish(a)
+	return resp, err
+}

@@ -1,0 +1,34 @@
+package call
+
+import (
+	"context"
+	"errors"
+
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+var (
+	errAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
+	errNoTime         error = &timeoutError{"evenkeel: no time was left for another attempt"}
+	errNotReplayable  error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
+	errNoAnswer             = errors.New("evenkeel: the transport returned neither a response nor an error")
+)
+
+// timeoutError is a context.DeadlineExceeded with a better text.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string        { return e.text }
+func (e *timeoutError) Timeout() bool        { return true }
+func (e *timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// refusal is an error of evenkeel's own that says why nothing was sent.
+type refusal struct {
+	reason outcome.Reason
+	text   string
+}
+
+func (e *refusal) Error() string          { return e.text }
+func (e *refusal) Reason() outcome.Reason { return e.reason }
+
+// NewTimeout returns an error that is a timeout and context.DeadlineExceeded.
+func NewTimeout(text string) error { return &timeoutError{text} }
