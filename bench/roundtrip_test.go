@@ -40,7 +40,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		{"go-retryablehttp+gobreaker", retryableStack},
 	} {
 		rt := row.make(b)
-		req, err := http.NewRequest(http.MethodGet, "http://users/api/users/42", http.NoBody)
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://users/api/users/42", http.NoBody)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -59,6 +59,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // full is evenkeel with its defaults, on three endpoints.
 func full(tb testing.TB) http.RoundTripper {
+	tb.Helper()
 	t, err := evenkeel.New("http://users",
 		evenkeel.WithResolver(discovery.Static{"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"}),
 		evenkeel.WithEndpointTransport(func(discovery.Endpoint) http.RoundTripper { return stub{http.Header{}} }),
