@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -26,7 +26,7 @@ func discoveryRows() []row {
 		{"B-16", "a hung resolver ends with the caller's cancel", whereBalanced, false, aHungResolverEndsWithTheCancel},
 		{"B-16", "a hung resolver ends without a deadline too", whereBalanced, false, aHungResolverEndsAnyway},
 		{"B-16", "a hung resolver ends with the call's time limit", wholeOnly, false, aHungResolverEndsWithTheLimit},
-		{"B-16", "the first endpoints may come with the deadline", whereBalanced, false, endpointsMayComeWithTheDeadline},
+		{"B-16", "the first endpoints may come with the cancel", whereBalanced, false, endpointsMayComeWithTheCancel},
 		{"B-16", "an empty answer is named as such", whereBalanced, false, anEmptyAnswerIsNamed},
 		{"B-16", "Ready waits as calls do", whereBalanced, false, readyWaits},
 	}
@@ -134,28 +134,39 @@ func aHungResolverEndsWithTheLimit(t *testing.T, s *stackUnderTest) {
 	assert.ErrorIs(t, err, balancer.ErrNoEndpoints)
 }
 
-// Given endpoints that become known in the instant in which the caller gives up,
-// then the call has an answer or an error, and whichever it is, nothing stays in
-// flight: once a pick was made only to be told why there was none.
-func endpointsMayComeWithTheDeadline(t *testing.T, s *stackUnderTest) {
+// Given endpoints that become known just when a call finds that its caller is gone,
+// then the call fails, and nothing stays in flight: once a pick was made only to be
+// told why there was none.
+func endpointsMayComeWithTheCancel(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a")
-	for range 100 { // who is first in that instant is up to the scheduler
-		s.use(config{resolver: after(time.Second, a)})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		resp, err := s.do(s.request(http.MethodGet).WithContext(ctx))
-		if err == nil {
-			resp.Body.Close()
-		} else {
-			assert.NotContains(t, err.Error(), "%!", "an error made of nothing")
-			assert.ErrorIs(t, err, context.DeadlineExceeded)
-		}
-		cancel()
-		synctest.Wait()
-		for _, e := range s.status().Endpoints {
-			assert.Zero(t, e.InFlight)
-		}
-		s.close()
-	}
+	r := newPushed()
+	s.use(config{resolver: r})
+	ctx := &lateContext{Context: t.Context(), done: make(chan struct{}), look: func() { r.pushServers(a) }}
+	close(ctx.done)
+
+	err := s.fail(s.stream(http.MethodPost, evenkeeltest.NewBody("never sent")).WithContext(ctx))
+
+	require.ErrorIs(t, err, context.Canceled)
+	assert.NotContains(t, err.Error(), "%!", "an error made of nothing")
+	require.Len(t, s.status().Endpoints, 1)
+	assert.Zero(t, s.status().Endpoints[0].InFlight)
+	a.AssertRequests(t, 0)
+}
+
+// lateContext has ended, and does something when somebody looks for the first
+// time.
+type lateContext struct {
+	context.Context
+	done chan struct{}
+	once sync.Once
+	look func()
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.done }
+
+func (c *lateContext) Err() error {
+	c.once.Do(c.look)
+	return context.Canceled
 }
 
 // Given an answer without endpoints, then calls fail at once, and the cause is not

@@ -17,6 +17,9 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
+	if s, ok := e.Value.(fmt.Stringer); ok {
+		return fmt.Sprintf("%s: %s (got %v)", e.Field, e.Problem, s)
+	}
 	return fmt.Sprintf("%s: %s (got %#v)", e.Field, e.Problem, e.Value)
 }
 
