@@ -254,6 +254,7 @@ func aCallOnADeadConnectionIsRepeated(t *testing.T, s *stackUnderTest) {
 
 	assert.Equal(t, 20*time.Second, time.Since(start))
 	assert.Equal(t, 1, s.failures(next))
+	synctest.Wait() // the call ends before net/http has closed the connection
 	assert.Zero(t, next.OpenConns())
 	next.Thaw()
 }
