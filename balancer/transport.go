@@ -40,8 +40,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	record, now := a.Record(), t.pool.clock.Now()
+	sending := now
 	if !t.pool.isReady() {
-		now = time.Time{} // the pick may take its time
+		sending = time.Time{} // not known yet: the pick may take its time
 	}
 	pick, err := t.pool.PickWait(a, Info{Now: now, Tried: record.Tried, Request: a.Request()})
 	if err != nil {
@@ -50,9 +51,9 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	if slices.Contains(record.Tried, pick.Serial()) {
 		record.StartOver() // all were tried
 	}
-	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried), now)
+	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried), sending)
 	resp, err := a.Send(pick.Transport())
-	if a.Outcome.Class.Bad() {
+	if err != nil && a.Outcome.Class.Bad() { // it may have moved; one that answers has not
 		t.pool.Refresh()
 	}
 	return resp, err
