@@ -176,6 +176,7 @@ func connectionsAreNotShared(t *testing.T, s *stackUnderTest) {
 	answers := map[string]int{}
 	for range 10 {
 		answers[s.get()]++
+		s.settle()
 	}
 
 	assert.Equal(t, map[string]int{"a": 5, "b": 5}, answers)
@@ -222,6 +223,7 @@ func aDeadConnectionIsReplaced(t *testing.T, s *stackUnderTest) {
 	a := s.serve("a")
 	s.use(config{})
 	s.get()
+	s.settle()
 	a.Freeze()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -246,6 +248,7 @@ func aCallOnADeadConnectionIsRepeated(t *testing.T, s *stackUnderTest) {
 	s.use(config{})
 	first := s.get()
 	s.get()
+	s.settle()
 	next := map[string]*evenkeeltest.Server{"a": a, "b": b}[first] // it is the turn of the first again
 	next.Freeze()
 	start := time.Now()

@@ -168,11 +168,13 @@ func aFailedCallClosesNobodysConnection(t *testing.T, s *stackUnderTest) {
 		calls.Go(func() { s.get() })
 	}
 	calls.Wait()
+	s.settle()
 	before := a.OpenConns()
 
 	req := s.request(http.MethodGet)
 	req.URL.Path = "/503"
 	_, _ = s.answer(req)
+	s.settle()
 	assert.Equal(t, before, a.OpenConns(), "after a final 503")
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

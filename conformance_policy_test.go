@@ -49,6 +49,7 @@ func updateKeepsTheEndpoints(t *testing.T, s *stackUnderTest) {
 	s.use(config{balancer: balancer.PeakEWMA{}, rand: seeded(t, 3)})
 	for range 20 {
 		s.get()
+		s.settle()
 	}
 	slowBefore, before := slow.Requests(), s.status().Endpoints
 
@@ -59,6 +60,7 @@ func updateKeepsTheEndpoints(t *testing.T, s *stackUnderTest) {
 		require.NoError(t, s.whole.Update(c))
 		for range 20 {
 			s.get()
+			s.settle()
 		}
 	}
 

@@ -431,6 +431,10 @@ func (s *stackUnderTest) get() string {
 	return body
 }
 
+// settle waits until net/http has finished with what was answered. On HTTP/2 that
+// is a little after the last byte was read; a request that comes before may dial.
+func (s *stackUnderTest) settle() { synctest.Wait() }
+
 // fail sends the request, which must not be answered.
 func (s *stackUnderTest) fail(req *http.Request) error {
 	s.t.Helper()

@@ -28,9 +28,9 @@ func (f *fallback) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case failure != nil:
-		return nil, f.wrap(failure)
+		return nil, f.wrap(failure, resp, err)
 	case answer == nil:
-		return nil, f.wrap(errNoFallback)
+		return nil, f.wrap(errNoFallback, resp, err)
 	}
 	return answer, nil
 }
@@ -46,11 +46,19 @@ func wantsFallback(resp *http.Response, err error) bool {
 	return a != nil && !a.Outcome.Class.Good()
 }
 
-// wrap makes the fallback's error an [*Error] unless it holds one.
-func (f *fallback) wrap(err error) error {
+// wrap makes the fallback's error an [*Error] unless it holds one: with what is
+// known of the call, whose response or error the fallback got.
+func (f *fallback) wrap(failure error, resp *http.Response, err error) error {
 	var e *Error
-	if errors.As(err, &e) {
-		return err
+	if errors.As(failure, &e) {
+		return failure
 	}
-	return &Error{Target: f.transport.target.String(), Err: err}
+	wrapped := Error{Target: f.transport.target.String()}
+	if errors.As(err, &e) {
+		wrapped = *e
+	} else if info, ok := InfoOf(resp); ok {
+		wrapped.Reason, wrapped.Attempts, wrapped.Endpoint = info.Reason, info.Attempts, info.Endpoint.Address
+	}
+	wrapped.Err = failure
+	return &wrapped
 }

@@ -91,6 +91,12 @@ func WithAttempt(wrap func(http.RoundTripper) http.RoundTripper) Option {
 	})
 }
 
+// WithDrainTimeout bounds how long the requests of an endpoint that has left may go
+// on. Zero means 30s, negative that they may end in their own time.
+func WithDrainTimeout(d time.Duration) Option {
+	return option(func(s *settings) { s.pool.DrainTimeout = d })
+}
+
 // WithClassifier replaces [outcome.Classify] for all policies.
 func WithClassifier(c outcome.Classifier) Option {
 	return option(func(s *settings) { s.classifier = c })

@@ -86,7 +86,8 @@ func (s *settings) poolConfig(t target) balancer.Config {
 }
 
 // RoundTrip implements [http.RoundTripper]. A response that was obtained is
-// returned whatever its status; every error is an [*Error].
+// returned whatever its status; every error is an [*Error]. Requests for other
+// hosts, where [WithOtherHosts] allows them, are left to the transport set there.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := call.Check(req); err != nil {
 		return t.refuse(req, outcome.Invalid, err)

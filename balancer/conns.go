@@ -54,6 +54,7 @@ type conns struct {
 type sender struct {
 	http.RoundTripper
 	transport http.RoundTripper
+	wrapped   bool // else the two are the same
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -77,7 +78,7 @@ func (c *conns) makeSender() *sender {
 	}
 	s.RoundTripper = s.transport
 	if c.pool.cfg.Wrap != nil {
-		s.RoundTripper = c.pool.cfg.Wrap(s.transport)
+		s.RoundTripper, s.wrapped = c.pool.cfg.Wrap(s.transport), true
 	}
 	if !c.sender.CompareAndSwap(nil, s) {
 		if first := c.sender.Load(); first != nil {
@@ -164,14 +165,19 @@ func checkTemplate(t *http.Transport) error {
 // CloseIdleConnections closes the connections that nobody uses.
 func (c *conns) CloseIdleConnections() {
 	if s := c.sender.Load(); s != nil {
-		closeIdle(s.RoundTripper)
-		closeIdle(s.transport)
+		s.closeIdle()
 	}
 }
 
-func closeIdle(rt http.RoundTripper) {
-	if i, ok := rt.(interface{ CloseIdleConnections() }); ok {
-		i.CloseIdleConnections()
+// closeIdle asks the wrapper, which may or may not pass it on, and the transport.
+func (s *sender) closeIdle() {
+	for _, rt := range []http.RoundTripper{s.RoundTripper, s.transport} {
+		if i, ok := rt.(interface{ CloseIdleConnections() }); ok {
+			i.CloseIdleConnections()
+		}
+		if !s.wrapped {
+			return // they are the same
+		}
 	}
 }
 
@@ -194,8 +200,7 @@ func (c *conns) Close() {
 func (c *conns) DropIdle() {
 	if s := c.sender.Load(); s != nil && !c.used.Swap(false) && c.node.InFlight() == 0 {
 		c.sender.CompareAndSwap(s, nil)
-		closeIdle(s.RoundTripper)
-		closeIdle(s.transport)
+		s.closeIdle()
 	}
 }
 
