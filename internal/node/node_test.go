@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -84,4 +85,10 @@ func TestPick_Counts(t *testing.T) {
 	Pick{Node: n}.Broke()
 	assert.Equal(t, uint64(3), n.Failures())
 	assert.Zero(t, n.InFlight())
+}
+
+func TestNode_FillsItsCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) == 8 {
+		assert.EqualValues(t, 128, unsafe.Sizeof(Node{}))
+	}
 }
