@@ -43,7 +43,7 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		if len(s.tiers) == 0 {
 			return Pick{}, p.refusal(s)
 		}
-		c, _ := s.pick(info)
+		c := s.pick(info)
 		if !c.node.Acquire() {
 			continue // removed since: a newer snapshot is there
 		}

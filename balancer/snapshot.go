@@ -73,19 +73,17 @@ func newSnapshot(members []*member, builder Builder, cause error) *snapshot {
 
 // pick returns a candidate that the call has not tried, from the first tier that
 // has one. If all were tried, it starts over: the answer is never "none" while
-// there is an endpoint. fresh says that the candidate was not tried before.
-func (s *snapshot) pick(info Info) (c *Candidate, fresh bool) {
-	if len(info.Tried) == 0 {
-		t := &s.tiers[0]
-		return &t.candidates[t.picker.Pick(info)], true
-	}
-	for i := range s.tiers {
-		if c := s.tiers[i].pickUntried(info); c != nil {
-			return c, true
+// there is an endpoint.
+func (s *snapshot) pick(info Info) *Candidate {
+	if len(info.Tried) > 0 {
+		for i := range s.tiers {
+			if c := s.tiers[i].pickUntried(info); c != nil {
+				return c
+			}
 		}
 	}
 	t := &s.tiers[0]
-	return &t.candidates[t.picker.Pick(info)], false
+	return &t.candidates[t.picker.Pick(info)]
 }
 
 // repicks is how often the algorithm is asked again when it returns an endpoint
