@@ -24,15 +24,15 @@ const modulePath = "github.com/evenkeel-go/evenkeel"
 
 // library is every package that programs import. A pattern that ends in /*
 // stands for all directories below.
-const library = ". balancer breaker clock discovery evenkeeltest health limit outcome retry session status internal/* contrib/*"
+const library = ". balancer breaker clock discovery evenkeeltest health limit orca outcome retry session status internal/* contrib/*"
 
 // mayImport lists what the code of a directory, its tests aside, may import of
 // evenkeel. Imports go down only: the root, the policies, discovery, and what
 // everybody shares. A policy knows no other.
 var mayImport = map[string]string{
-	".": "balancer breaker clock discovery health limit outcome retry session internal/*",
+	".": "balancer breaker clock discovery health limit orca outcome retry session internal/*",
 
-	"balancer": "discovery outcome clock internal/*",
+	"balancer": "discovery orca outcome clock internal/*",
 	"health":   "discovery outcome clock internal/*",
 	"session":  "discovery outcome clock internal/*",
 	"retry":    "discovery outcome clock internal/*",
@@ -42,6 +42,7 @@ var mayImport = map[string]string{
 	"discovery":  "clock outcome internal/*",
 	"internal/*": "clock outcome discovery internal/*",
 	"outcome":    "internal/*",
+	"orca":       "clock internal/*",
 	"clock":      "",
 
 	// Above the rest.
@@ -58,7 +59,7 @@ var mayImport = map[string]string{
 }
 
 const (
-	public   = "balancer breaker clock discovery health limit outcome retry session"
+	public   = "balancer breaker clock discovery health limit orca outcome retry session"
 	anything = ". evenkeeltest status contrib/* internal/* " + public
 )
 

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -11,8 +12,8 @@ import (
 
 // An Algorithm is a way to choose one of several endpoints. It is data: a plain
 // struct whose zero value has the recommended settings, which may be used by any
-// number of pools. [RoundRobin], [Random], [LeastRequest] and [PeakEWMA] are
-// built on this interface, and so can be an algorithm of the user's own.
+// number of pools. All of this package's are built on this interface, and so can be
+// one of the user's own.
 type Algorithm interface {
 	// NewBuilder returns what builds the pickers of one pool, or all that is
 	// wrong with the settings.
@@ -28,7 +29,8 @@ type Env struct {
 }
 
 // A Builder is the side of an algorithm that changes: the pool calls it, never
-// concurrently, whenever its endpoints change.
+// concurrently, whenever its endpoints change. It may also be a [Keyer] or a
+// [Refresher].
 type Builder interface {
 	// Observer returns the state that the algorithm wants to keep for an
 	// endpoint, or nil. The pool keeps it as long as the endpoint's identity
@@ -36,9 +38,44 @@ type Builder interface {
 	// another, which may take it over if it knows its type.
 	Observer(e discovery.Endpoint, previous Observer) Observer
 
-	// Build returns the picker for a set of candidates. There is at least
-	// one, and the slice never changes.
-	Build(candidates []Candidate) Picker
+	// Build returns the picker for a group of endpoints.
+	Build(Group) Picker
+}
+
+// Group is a set of endpoints among which an algorithm picks: those of one
+// priority, or of one zone in it, or whatever else the [Rules] make of a pool.
+// Nothing in it may be changed, and nothing in it changes later.
+type Group struct {
+	// Candidates are the endpoints that may be picked now. There is at least
+	// one.
+	Candidates []Candidate
+	// Unavailable are those that belong to the group as well and may not be
+	// picked now, for a [Keyer], which must not give the keys of an endpoint
+	// to others for good when it is away for a moment. Others do not get them.
+	Unavailable []Candidate
+	// Previous is the picker that was built for the same group before, by
+	// whatever algorithm the pool had then, or nil.
+	Previous Picker
+	// Now is the present instant.
+	Now time.Time
+}
+
+// A Keyer is a [Builder] whose pickers choose by a key that they find in the
+// request. Whatever would send a key here today and there tomorrow does not
+// apply to it: zones, client subsets and slow start.
+type Keyer interface {
+	Builder
+	// Key returns the key of the request, or a random one if it has none. A
+	// priority is chosen by it too.
+	Key(*http.Request) uint64
+}
+
+// A Refresher is a [Builder] whose pickers get stale: the pool has them built
+// anew at every interval, which must be above zero.
+type Refresher interface {
+	Builder
+	// RefreshInterval returns how often.
+	RefreshInterval() time.Duration
 }
 
 // A Picker chooses among the candidates it was built for. It is called for each
@@ -68,6 +105,17 @@ type Info struct {
 	Tried []uint64
 	// Request is the request to be sent, or nil where there is none.
 	Request *http.Request
+
+	limit int64 // Rules.MaxInFlight, set by the pool
+}
+
+// An Estimator is a [Picker] that can tell what a pick will cost. With one, the
+// rule of zones sees that the local zone is slow.
+type Estimator interface {
+	Picker
+	// Estimate returns what an attempt at the candidate is expected to take,
+	// in seconds, its load included.
+	Estimate(Info, int) float64
 }
 
 // Candidate is an endpoint that may be picked.
@@ -78,17 +126,26 @@ type Candidate struct {
 }
 
 // Endpoint returns what discovery knows of the endpoint.
-func (c Candidate) Endpoint() discovery.Endpoint { return c.node.Endpoint() }
+func (c *Candidate) Endpoint() discovery.Endpoint { return c.node.Endpoint() }
 
 // Weight returns the weight of the endpoint, which is above zero.
-func (c Candidate) Weight() float64 { return c.weight }
+func (c *Candidate) Weight() float64 { return c.weight }
 
 // InFlight returns how many attempts were picked and have not ended, response
 // body included.
-func (c Candidate) InFlight() int64 { return c.node.InFlight() }
+func (c *Candidate) InFlight() int64 { return c.node.InFlight() }
 
 // Observer returns what [Builder.Observer] returned for the endpoint.
-func (c Candidate) Observer() Observer { return c.observer }
+func (c *Candidate) Observer() Observer { return c.observer }
+
+// Usable reports whether the call has not tried the endpoint and
+// [Rules.MaxInFlight] lets it have another attempt. A picker need not ask: if it
+// picks another, it is asked again, and then the next usable one is taken. It
+// should if it does not choose by chance, for then it would pick the same again.
+func (c *Candidate) Usable(info Info) bool {
+	return !slices.Contains(info.Tried, c.node.Serial()) &&
+		(info.limit == 0 || c.node.InFlight() < info.limit)
+}
 
 // Validate returns all that is wrong with the settings of an algorithm, or nil.
 // A nil algorithm is the default one.

@@ -38,7 +38,7 @@ func picker(t testing.TB, a Algorithm, random func() uint64, weights ...float64)
 			candidates[i].observer = o
 		}
 	}
-	return b.Build(candidates), candidates
+	return b.Build(Group{Candidates: candidates}), candidates
 }
 
 func counts(p Picker, n, picks int) []int {
@@ -144,8 +144,9 @@ func TestRoundRobin_SurvivesUpdates_B06(t *testing.T) {
 	require.NoError(t, err)
 	_, candidates := picker(t, RoundRobin{}, random, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
 	got := make([]int, 10)
+	var p Picker
 	for range 100 { // each update brings the same endpoints again
-		p := b.Build(candidates)
+		p = b.Build(Group{Candidates: candidates, Previous: p})
 		for range 100 {
 			got[p.Pick(Info{})]++
 		}
@@ -278,7 +279,7 @@ func TestPeakEWMA_Average(t *testing.T) {
 				c[0].observer.Answered(token, outcome.Answer{Now: epoch.Add(s.at), Took: s.took, Class: s.class})
 			}
 			e := p.(*ewmaPicker)
-			got := e.score(&e.entries[0], e.shared.ticks(epoch.Add(row.at)))
+			got := e.score(&e.entries[0], e.shared.at(epoch.Add(row.at)))
 			assert.InEpsilon(t, row.want, got, 0.001)
 		})
 	}
@@ -500,7 +501,7 @@ func TestStartTimes_MoreThanItHolds(t *testing.T) {
 	for i := range tokens {
 		tokens[i] = s.begin(uint32(100 + i))
 	}
-	assert.InDelta(t, 100*ewmaTick.Seconds(), s.oldest(200), 1e-9)
+	assert.InDelta(t, 100*tick.Seconds(), s.oldest(200), 1e-9)
 	for _, token := range tokens {
 		s.end(token)
 	}

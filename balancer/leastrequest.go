@@ -2,9 +2,12 @@ package balancer
 
 import (
 	"math"
+	"sync/atomic"
+	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // LeastRequest picks, out of a few endpoints drawn at random, the one with the
@@ -12,6 +15,11 @@ import (
 // pick to the end of its response's body, so that streams weigh. Use it where
 // requests differ much in cost and answers do not come fast enough for
 // [PeakEWMA] to learn from.
+//
+// What fails fast has few requests in flight and would attract all others. So an
+// endpoint whose last attempt failed loses to any other, as in Finagle: for a
+// second, and for twice as long with every further failure in a row, up to 30 s.
+// Then it gets one chance more.
 type LeastRequest struct {
 	// Choices is how many different endpoints are compared. Zero means 4,
 	// or all if there are fewer; at least 2, at most 16. Two avoid the worst
@@ -22,7 +30,7 @@ type LeastRequest struct {
 // NewBuilder implements [Algorithm].
 func (a LeastRequest) NewBuilder(env Env) (Builder, error) {
 	choices, err := checkChoices(a.Choices)
-	return leastRequestBuilder{choices: choices, rand: env.Rand}, err
+	return &leastRequestBuilder{choices: choices, rand: env.Rand, ticks: ticks{env.Now}}, err
 }
 
 const defaultChoices = 4
@@ -37,42 +45,97 @@ func checkChoices(n int) (int, error) {
 }
 
 type leastRequestBuilder struct {
+	ticks
 	choices int
 	rand    func() uint64
+	avoided atomic.Uint32 // the tick until which somebody is, 0 for nobody
 }
 
-func (leastRequestBuilder) Observer(discovery.Endpoint, Observer) Observer { return nil }
+func (b *leastRequestBuilder) Observer(discovery.Endpoint, Observer) Observer {
+	return &failingState{shared: b}
+}
 
-func (b leastRequestBuilder) Build(candidates []Candidate) Picker {
+func (b *leastRequestBuilder) Build(g Group) Picker {
 	return &leastRequestPicker{
-		candidates: candidates,
-		choices:    b.choices,
-		sampler:    newSampler(candidates, b.rand),
+		shared:     b,
+		candidates: g.Candidates,
+		sampler:    newSampler(g.Candidates, b.rand),
+	}
+}
+
+// failingState knows whether the last attempt at an endpoint failed.
+type failingState struct {
+	shared *leastRequestBuilder
+	row    atomic.Uint32 // failures in a row
+	until  atomic.Uint32 // the tick until which the endpoint is avoided, 0 for not
+}
+
+const (
+	avoidFor     = uint32(time.Second / tick)
+	avoidForMost = uint32(30 * time.Second / tick)
+)
+
+// Picked implements [Observer].
+func (*failingState) Picked(time.Time) uint32 { return 0 }
+
+// Answered implements [Observer].
+func (s *failingState) Answered(_ uint32, a outcome.Answer) {
+	switch {
+	case a.Class.Bad():
+		row := min(s.row.Add(1), 16)
+		until := s.shared.at(a.Now) + min(avoidFor<<(row-1), avoidForMost)
+		s.until.Store(until)
+		for {
+			latest := s.shared.avoided.Load()
+			if latest != 0 && since(until, latest) > 0 || s.shared.avoided.CompareAndSwap(latest, until) {
+				break
+			}
+		}
+	case a.Class.Good() && s.row.Load() != 0: // a store costs more than a look
+		s.row.Store(0)
+		s.until.Store(0)
 	}
 }
 
 type leastRequestPicker struct {
+	shared     *leastRequestBuilder
 	candidates []Candidate
-	choices    int
 	sampler    sampler
 }
 
 // Pick compares in-flight over weight. Of equals the first that was drawn wins,
 // and draws go by weight, so that traffic to idle endpoints does too. Nothing
 // beats an idle endpoint, so the first one ends the search.
-func (p *leastRequestPicker) Pick(Info) int {
+func (p *leastRequestPicker) Pick(info Info) int {
+	var now uint32 // 0: nobody is avoided
+	if until := p.shared.avoided.Load(); until != 0 {
+		if now = p.shared.at(info.Now); since(now, until) == 0 {
+			p.shared.avoided.CompareAndSwap(until, 0)
+		}
+	}
 	var drawn draw
 	best, least := 0, math.Inf(1)
-	for range min(p.choices, len(p.candidates)) {
+	for range min(p.shared.choices, len(p.candidates)) {
 		i := p.sampler.next(&drawn)
 		c := &p.candidates[i]
-		inflight := c.node.InFlight()
+		inflight := float64(c.node.InFlight())
+		if now != 0 && c.observer.(*failingState).avoided(now) {
+			inflight += avoidedLoad
+		}
 		if inflight == 0 {
 			return i
 		}
-		if load := float64(inflight) / c.weight; load < least {
+		if load := inflight / c.weight; load < least {
 			best, least = i, load
 		}
 	}
 	return best
+}
+
+// avoidedLoad is more than any real one, whatever the weights.
+const avoidedLoad = 1e15
+
+func (s *failingState) avoided(now uint32) bool {
+	until := s.until.Load()
+	return until != 0 && since(now, until) > 0
 }

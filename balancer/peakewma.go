@@ -77,8 +77,8 @@ func (a PeakEWMA) NewBuilder(env Env) (Builder, error) {
 		a.Penalty = defaultPenalty
 	}
 	shared := &ewmaShared{
-		epoch: env.Now, rand: env.Rand, choices: choices,
-		perTick: -float64(ewmaTick) / float64(a.Decay),
+		ticks: ticks{env.Now}, rand: env.Rand, choices: choices,
+		perTick: -float64(tick) / float64(a.Decay),
 		penalty: a.Penalty.Seconds(),
 	}
 	return shared, errors.Join(errs.Err(), err)
@@ -86,51 +86,34 @@ func (a PeakEWMA) NewBuilder(env Env) (Builder, error) {
 
 // ewmaShared is what the endpoints of one pool have in common, and its builder.
 type ewmaShared struct {
-	epoch   time.Time
+	ticks
 	rand    func() uint64
 	choices int
 	perTick float64 // the exponent of the decay per tick, negative
 	penalty float64 // seconds
-	picker  atomic.Pointer[ewmaPicker]
-}
-
-// ewmaTick is the resolution of instants. As 32 bits they wrap after 5 days;
-// an endpoint that was idle for that long is taken for a fresher one.
-const ewmaTick = 100 * time.Microsecond
-
-// ticks returns the instant in ticks; it is never zero, which means "none".
-func (s *ewmaShared) ticks(now time.Time) uint32 {
-	return max(uint32(max(now.Sub(s.epoch), 0)/ewmaTick), 1)
-}
-
-// since returns the ticks from an earlier instant; a clock that went back is
-// taken for one that stood still.
-func since(earlier, now uint32) uint32 {
-	if d := int32(now - earlier); d > 0 {
-		return uint32(d)
-	}
-	return 0
+	known   ewmaCensus
 }
 
 func (s *ewmaShared) Observer(_ discovery.Endpoint, previous Observer) Observer {
 	if old, ok := previous.(*ewmaState); ok {
 		return old.under(s)
 	}
-	return &ewmaState{shared: s}
+	state := &ewmaState{shared: s}
+	s.known.add(state)
+	return state
 }
 
-func (s *ewmaShared) Build(candidates []Candidate) Picker {
+func (s *ewmaShared) Build(g Group) Picker {
 	p := &ewmaPicker{
 		shared:  s,
-		entries: make([]ewmaEntry, len(candidates)),
-		sampler: newSampler(candidates, s.rand),
+		entries: make([]ewmaEntry, len(g.Candidates)),
+		sampler: newSampler(g.Candidates, s.rand),
 	}
-	mean := totalWeight(candidates) / float64(len(candidates))
-	for i, c := range candidates {
-		state, _ := c.observer.(*ewmaState)
-		p.entries[i] = ewmaEntry{c.node, state, mean / c.weight}
+	mean := totalWeight(g.Candidates) / float64(len(g.Candidates))
+	for i := range g.Candidates {
+		c := &g.Candidates[i]
+		p.entries[i] = ewmaEntry{c.node, c.observer.(*ewmaState), mean / c.weight}
 	}
-	s.picker.Store(p)
 	return p
 }
 
@@ -149,7 +132,7 @@ type ewmaEntry struct {
 // Pick compares the scores. Of equals the first that was drawn wins. All are drawn
 // before the first is looked at, so that the processor can fetch them together.
 func (p *ewmaPicker) Pick(info Info) int {
-	now := p.shared.ticks(info.Now)
+	now := p.shared.at(info.Now)
 	var drawn draw
 	for range min(p.shared.choices, len(p.entries)) {
 		p.sampler.next(&drawn)
@@ -180,16 +163,35 @@ func (p *ewmaPicker) score(e *ewmaEntry, now uint32) float64 {
 	return max(latency, floorRTT) * (1 + float64(inflight)*e.share)
 }
 
-// median returns the median latency over a few of the candidates: enough to
-// tell what is usual in this pool.
-func (p *ewmaPicker) median(now uint32) float64 {
-	var known [32]float64
+// Estimate implements [Estimator].
+func (p *ewmaPicker) Estimate(info Info, i int) float64 {
+	return p.score(&p.entries[i], p.shared.at(info.Now))
+}
+
+// ewmaCensus is a sample of the endpoints of a pool: the last that joined.
+type ewmaCensus struct {
+	joined atomic.Uint32
+	states [32]atomic.Pointer[ewmaState]
+}
+
+func (c *ewmaCensus) add(s *ewmaState) {
+	c.states[(c.joined.Add(1)-1)%uint32(len(c.states))].Store(s)
+}
+
+// median returns the median latency of the sample: enough to tell what is usual
+// in the pool. Those of whom nothing was heard for as long as a decay takes do
+// not count: they may have left.
+func (c *ewmaCensus) median(now uint32, perTick float64) float64 {
+	var known [len(c.states)]float64
 	count := 0
-	start := p.sampler.draw()
-	for k := range min(len(known), len(p.entries)) {
-		average := ewmaSample(p.entries[(start+k)%len(p.entries)].state.sample.Load())
-		if average != 0 {
-			known[count] = max(average.at(now, p.shared.perTick), floorRTT)
+	for i := range c.states {
+		s := c.states[i].Load()
+		if s == nil {
+			break
+		}
+		average := ewmaSample(s.sample.Load())
+		if average != 0 && float64(since(average.tick(), now))*perTick > -1 {
+			known[count] = max(average.at(now, perTick), floorRTT)
 			count++
 		}
 	}
@@ -213,20 +215,21 @@ type ewmaState struct {
 func (s *ewmaState) under(shared *ewmaShared) *ewmaState {
 	next := &ewmaState{shared: shared}
 	if old := ewmaSample(s.sample.Load()); old != 0 {
-		at := s.shared.epoch.Add(time.Duration(old.tick()) * ewmaTick)
-		next.sample.Store(uint64(newSample(old.seconds(), shared.ticks(at), old.fast())))
+		at := s.shared.time(old.tick())
+		next.sample.Store(uint64(newSample(old.seconds(), shared.at(at), old.fast())))
 	}
 	next.failures.Store(s.failures.Load())
+	shared.known.add(next)
 	return next
 }
 
 // Picked implements [Observer].
-func (s *ewmaState) Picked(now time.Time) uint32 { return s.waiting.begin(s.shared.ticks(now)) }
+func (s *ewmaState) Picked(now time.Time) uint32 { return s.waiting.begin(s.shared.at(now)) }
 
 // Answered implements [Observer].
 func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 	s.waiting.end(token)
-	now := s.shared.ticks(a.Now)
+	now := s.shared.at(a.Now)
 	switch {
 	case a.Class.Good():
 		if s.failures.Load() != 0 { // a store costs more than a look
@@ -242,10 +245,7 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 
 // nextPenalty counts a failure and returns the latency that it stands for.
 func (s *ewmaState) nextPenalty(now uint32) float64 {
-	median := defaultRTT
-	if p := s.shared.picker.Load(); p != nil {
-		median = p.median(now)
-	}
+	median := s.shared.known.median(now, s.shared.perTick)
 	row := min(s.failures.Add(1), 16)
 	penalty := min(10*median*math.Pow(4, float64(row-1)), s.shared.penalty)
 	// Never less than what the endpoint stands at: a failure must not improve it.
@@ -363,5 +363,5 @@ func (s *startTimes) oldest(now uint32) float64 {
 			age = max(age, since(began, now))
 		}
 	}
-	return float64(age) * ewmaTick.Seconds()
+	return float64(age) * tick.Seconds()
 }

@@ -15,8 +15,8 @@ type randomBuilder struct{ rand func() uint64 }
 
 func (randomBuilder) Observer(discovery.Endpoint, Observer) Observer { return nil }
 
-func (b randomBuilder) Build(candidates []Candidate) Picker {
-	return &randomPicker{newSampler(candidates, b.rand)}
+func (b randomBuilder) Build(g Group) Picker {
+	return &randomPicker{newSampler(g.Candidates, b.rand)}
 }
 
 type randomPicker struct{ sampler sampler }

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"math"
-	"slices"
 	"sync/atomic"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -23,38 +22,53 @@ import (
 type RoundRobin struct{}
 
 // NewBuilder implements [Algorithm].
-func (RoundRobin) NewBuilder(env Env) (Builder, error) {
-	b := &roundRobinBuilder{}
-	b.turn.Store(uint32(env.Rand()))
-	return b, nil
-}
+func (RoundRobin) NewBuilder(env Env) (Builder, error) { return roundRobinBuilder{env.Rand}, nil }
 
-type roundRobinBuilder struct {
-	turn atomic.Uint32 // survives every change of the endpoints
-	_    [124]byte     // what every pick writes to shares its cache line with nothing
-}
+type roundRobinBuilder struct{ rand func() uint64 }
 
-func (*roundRobinBuilder) Observer(discovery.Endpoint, Observer) Observer { return nil }
+func (roundRobinBuilder) Observer(discovery.Endpoint, Observer) Observer { return nil }
 
-func (b *roundRobinBuilder) Build(candidates []Candidate) Picker {
-	if equalWeights(candidates) {
-		return &roundRobinPicker{turn: &b.turn, n: uint32(len(candidates))}
+func (b roundRobinBuilder) Build(g Group) Picker {
+	turn := turnOf(g.Previous, b.rand)
+	if equalWeights(g.Candidates) {
+		return &roundRobinPicker{turn: turn, n: uint32(len(g.Candidates))}
 	}
-	return newStride(candidates, &b.turn)
+	return newStride(g.Candidates, turn)
+}
+
+// turn counts the picks of a group, whatever becomes of its endpoints. Every pick
+// writes to it, so it shares its cache line with nothing.
+type turn struct {
+	atomic.Uint32
+	_ [124]byte
+}
+
+// turnOf returns the turn of the picker before, or one that starts at random.
+func turnOf(previous Picker, rand func() uint64) *turn {
+	if p, ok := previous.(interface{ turns() *turn }); ok {
+		return p.turns()
+	}
+	t := &turn{}
+	t.Store(uint32(rand()))
+	return t
 }
 
 type roundRobinPicker struct {
-	turn *atomic.Uint32
+	turn *turn
 	n    uint32
 }
+
+func (p *roundRobinPicker) turns() *turn { return p.turn }
 
 func (p *roundRobinPicker) Pick(Info) int { return int(p.turn.Add(1) % p.n) }
 
 // stride is a schedule for unequal weights.
 type stride struct {
-	turn    *atomic.Uint32
+	turn    *turn
 	entries []strideEntry
 }
+
+func (p *stride) turns() *turn { return p.turn }
 
 // strideEntry is one place of a candidate in the schedule.
 type strideEntry struct {
@@ -86,36 +100,58 @@ func (p *stride) Pick(Info) int {
 // newStride splits each candidate that weighs more than twice the mean into
 // equal entries below that, and lays all entries out so that those of one
 // candidate are evenly spread.
-func newStride(candidates []Candidate, turn *atomic.Uint32) *stride {
-	type part struct {
-		candidate int
-		position  float64 // in 0..1
-		weight    float64
-	}
+func newStride(candidates []Candidate, turn *turn) *stride {
 	most := 2 * totalWeight(candidates) / float64(len(candidates))
-	parts := make([]part, 0, len(candidates)*3/2+1)
+	parts := make([]stridePart, 0, len(candidates)*3/2+1)
 	heaviest := 0.0
-	for i, c := range candidates {
-		k := math.Ceil(c.weight / most)
-		first := math.Mod(float64(i)*math.Phi, 1) // spread those with one entry too
+	for i := range candidates {
+		k := math.Ceil(candidates[i].weight / most)
+		first := float64(i) * math.Phi
+		first -= math.Floor(first) // spread those with one entry too
+		weight := candidates[i].weight / k
 		for j := range int(k) {
-			parts = append(parts, part{i, (float64(j) + first) / k, c.weight / k})
+			parts = append(parts, stridePart{(float64(j) + first) / k, weight, uint32(i)})
 		}
-		heaviest = max(heaviest, c.weight/k)
+		heaviest = max(heaviest, weight)
 	}
-	slices.SortStableFunc(parts, func(a, b part) int {
-		switch {
-		case a.position < b.position:
-			return -1
-		case a.position > b.position:
-			return 1
-		}
-		return 0
-	})
 	s := &stride{turn: turn, entries: make([]strideEntry, len(parts))}
-	for i, p := range parts {
+	for i, p := range sortParts(parts) {
 		w := math.Round(p.weight / heaviest * strideScale)
-		s.entries[i] = strideEntry{uint32(p.candidate), uint32(max(w, 1))}
+		s.entries[i] = strideEntry{p.candidate, uint32(max(w, 1))}
 	}
 	return s
+}
+
+// stridePart is an entry that has no place yet.
+type stridePart struct {
+	position  float64 // in 0..1
+	weight    float64
+	candidate uint32
+}
+
+// sortParts sorts by position. Positions are spread evenly, so it puts each part
+// where it should about be and then corrects neighbours, in linear time: a pool
+// may have very many endpoints, and each change of one sorts all.
+func sortParts(parts []stridePart) []stridePart {
+	n := len(parts)
+	place := make([]uint32, n+1)
+	slot := func(p stridePart) int { return min(int(p.position*float64(n)), n-1) }
+	for _, p := range parts {
+		place[slot(p)+1]++
+	}
+	for i := range n {
+		place[i+1] += place[i]
+	}
+	sorted := make([]stridePart, n)
+	for _, p := range parts {
+		at := &place[slot(p)]
+		sorted[*at] = p
+		*at++
+	}
+	for i := 1; i < n; i++ {
+		for k := i; k > 0 && sorted[k].position < sorted[k-1].position; k-- {
+			sorted[k], sorted[k-1] = sorted[k-1], sorted[k]
+		}
+	}
+	return sorted
 }

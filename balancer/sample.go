@@ -90,8 +90,8 @@ func (d *draw) has(i int32) bool {
 }
 
 func equalWeights(candidates []Candidate) bool {
-	for _, c := range candidates {
-		if c.weight != candidates[0].weight {
+	for i := range candidates {
+		if candidates[i].weight != candidates[0].weight {
 			return false
 		}
 	}
@@ -100,8 +100,8 @@ func equalWeights(candidates []Candidate) bool {
 
 func totalWeight(candidates []Candidate) float64 {
 	total := 0.0
-	for _, c := range candidates {
-		total += c.weight
+	for i := range candidates {
+		total += candidates[i].weight
 	}
 	return total
 }
@@ -112,8 +112,8 @@ func newAlias(candidates []Candidate) []aliasCell {
 	share := make([]float64, n) // 1 is the mean
 	var small, large []int
 	total := totalWeight(candidates)
-	for i, c := range candidates {
-		share[i] = c.weight / total * float64(n)
+	for i := range candidates {
+		share[i] = candidates[i].weight / total * float64(n)
 		if share[i] < 1 {
 			small = append(small, i)
 		} else {

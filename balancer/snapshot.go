@@ -66,7 +66,7 @@ func newSnapshot(members []*member, builder Builder, cause error) *snapshot {
 	}
 	slices.SortFunc(s.tiers, func(a, b tier) int { return a.rank.compare(b.rank) })
 	for i := range s.tiers {
-		s.tiers[i].picker = builder.Build(s.tiers[i].candidates)
+		s.tiers[i].picker = builder.Build(Group{Candidates: s.tiers[i].candidates})
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package outcome
 
 import (
 	"errors"
+	"net/http"
 	"time"
 )
 
@@ -109,6 +110,9 @@ type Answer struct {
 	Took time.Duration
 	// Class is what it meant.
 	Class Class
+	// Header is that of the response, nil without one. It must not be changed
+	// or kept.
+	Header http.Header
 }
 
 // Reason is why a call was refused, or why no further attempt was made. The

@@ -310,7 +310,11 @@ func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
 	a.Served = a.Took - time.Duration(a.opened.Load())
 	if a.pick.Node != nil {
-		a.pick.Answered(outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class})
+		answer := outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class}
+		if a.Response != nil {
+			answer.Header = a.Response.Header
+		}
+		a.pick.Answered(answer)
 	}
 }
 
