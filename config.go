@@ -16,6 +16,10 @@ type Config struct {
 	// [balancer.PeakEWMA] with default settings.
 	Balancer balancer.Algorithm
 
+	// Rules say which endpoints the balancer may pick from: priorities, zones,
+	// panic, slow start and more.
+	Rules balancer.Rules
+
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
 	// Rand, Classifier, Hooks) are set by the transport.
 	Retry retry.Policy
@@ -31,6 +35,7 @@ func (c Config) withDefaults() Config {
 	if c.Balancer == nil {
 		c.Balancer = balancer.PeakEWMA{}
 	}
+	c.Rules = c.Rules.WithDefaults()
 	c.Retry = c.Retry.WithDefaults()
 	return c
 }
@@ -40,6 +45,7 @@ func (c Config) withDefaults() Config {
 func (c Config) Validate() error {
 	var errs field.Errors
 	errs.Under("Balancer", balancer.Validate(c.Balancer))
+	errs.Under("Rules", c.Rules.Validate())
 	errs.Under("Retry", c.Retry.Validate())
 	errs.Check(c.Timeout >= 0, "Timeout", c.Timeout, "must not be negative")
 	return errs.Err()

@@ -77,6 +77,11 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 	defer tr.Close()
 	assert.Equal(t, evenkeel.Config{
 		Balancer: balancer.PeakEWMA{},
+		Rules: balancer.Rules{
+			Priorities: balancer.Priorities{Overprovisioning: 1.4},
+			Panic:      balancer.Panic{Threshold: 0.5},
+			SlowStart:  balancer.SlowStart{Window: 30 * time.Second, Floor: 0.1, Aggression: 1},
+		},
 		Retry: retry.Policy{
 			MaxAttempts: 3,
 			Backoff:     retry.Backoff{Base: 50 * time.Millisecond, Max: 2 * time.Second, Factor: 2},

@@ -47,6 +47,11 @@ func WithBalancer(a balancer.Algorithm) Option {
 	return option(func(s *settings) { s.config.Balancer = a })
 }
 
+// WithRules says which endpoints the balancer may pick from.
+func WithRules(r balancer.Rules) Option {
+	return option(func(s *settings) { s.config.Rules = r })
+}
+
 // WithRetry says which attempts are repeated, and how.
 func WithRetry(p retry.Policy) Option { return option(func(s *settings) { s.config.Retry = p }) }
 

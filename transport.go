@@ -65,7 +65,7 @@ func (s *settings) check(targetURL string) (target, error) {
 	errs.Under("", err)
 	errs.Under("", s.config.Validate())
 	pool := s.poolConfig(t)
-	pool.Algorithm = nil // the policy's Balancer: checked with it
+	pool.Algorithm, pool.Rules = nil, balancer.Rules{} // the policy's: checked with it
 	if err != nil && s.pool.Resolver == nil {
 		pool.Resolver = discovery.Static{"placeholder:1"} // that of a bad target would say the same again
 	}
@@ -79,7 +79,7 @@ func (s *settings) poolConfig(t target) balancer.Config {
 	if c.Resolver == nil {
 		c.Resolver = t.resolver()
 	}
-	c.Algorithm = s.config.Balancer
+	c.Algorithm, c.Rules = s.config.Balancer, s.config.Rules
 	c.Clock, c.Rand = s.clock, s.rand
 	c.OnChange, c.OnDiscovery = s.hooks.Endpoints, s.hooks.Discovery
 	return c
@@ -151,8 +151,8 @@ func (t *Transport) Update(c Config) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(c.Balancer, old.config.Balancer) {
-		if err := t.pool.Use(c.Balancer); err != nil {
+	if !reflect.DeepEqual(c.Balancer, old.config.Balancer) || !reflect.DeepEqual(c.Rules, old.config.Rules) {
+		if err := t.pool.Use(c.Balancer, c.Rules); err != nil {
 			return err
 		}
 	}

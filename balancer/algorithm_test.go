@@ -33,7 +33,7 @@ func picker(t testing.TB, a Algorithm, random func() uint64, weights ...float64)
 	candidates := make([]Candidate, len(weights))
 	for i, w := range weights {
 		e := discovery.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i)}
-		candidates[i] = Candidate{node: node.New(e, uint64(i+1), nil), weight: w}
+		candidates[i] = Candidate{node: node.New(e, uint64(i+1), nil, nil), weight: w}
 		if o := b.Observer(e, nil); o != nil {
 			candidates[i].observer = o
 		}
@@ -176,7 +176,7 @@ func TestRandom_HonoursWeights_B07(t *testing.T) {
 
 func hold(c Candidate, n int) {
 	for range n {
-		c.node.Acquire()
+		c.node.Acquire(0)
 	}
 }
 
@@ -347,7 +347,7 @@ func (l load) run(p Picker, c []Candidate) []int {
 		now := epoch.Add(at)
 		i := p.Pick(Info{Now: now})
 		got[i]++
-		c[i].node.Acquire()
+		c[i].node.Acquire(0)
 		f := flight{c: c[i], token: c[i].observer.Picked(now)}
 		f.took, f.class = l.took(i, at)
 		f.lands = at + f.took

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,14 +36,14 @@ func pickOnce(p *Pool, timed bool) {
 	var info Info
 	answer := outcome.Answer{Took: time.Millisecond, Class: outcome.Success}
 	if timed {
-		info.Now = p.clock.Now()
+		info.Now = p.now()
 	}
 	pick, err := p.Pick(info)
 	if err != nil {
 		panic(err)
 	}
 	if timed {
-		answer.Now = p.clock.Now()
+		answer.Now = p.now()
 	}
 	pick.Answered(answer)
 	pick.Done()
@@ -74,17 +75,30 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
-// BenchmarkUpdate measures an update that changes one endpoint of many.
+// BenchmarkUpdate measures an update that replaces one endpoint of many.
 func BenchmarkUpdate(b *testing.B) {
+	const n = 10000
+	base := manyEndpoints(n)
+	weighted := slices.Clone(base)
+	for i := range weighted {
+		weighted[i].Weight = float64(i%7 + 1)
+	}
 	for _, a := range benchAlgorithms {
-		b.Run(fmt.Sprintf("%s/endpoints=10000", a.name), func(b *testing.B) {
-			endpoints := manyEndpoints(10000)
-			p := testPool(b, Config{Algorithm: a.algorithm}, endpoints...)
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				endpoints[i%len(endpoints)].ID = fmt.Sprint(i)
-				p.update(endpoints)
-			}
-		})
+		for name, endpoints := range map[string][]discovery.Endpoint{"equal": base, "weighted": weighted} {
+			b.Run(fmt.Sprintf("%s/endpoints=%d/%s", a.name, n, name), func(b *testing.B) {
+				p := testPool(b, Config{Algorithm: a.algorithm}, endpoints...)
+				var sets [8][]discovery.Endpoint // every other is as at first
+				for i := range sets {
+					sets[i] = slices.Clone(endpoints)
+					if i%2 == 1 {
+						sets[i][i*n/len(sets)].ID = "another"
+					}
+				}
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					p.update(sets[i%len(sets)])
+				}
+			})
+		}
 	}
 }

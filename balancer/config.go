@@ -21,6 +21,9 @@ type Config struct {
 	// Algorithm picks. Nil means [PeakEWMA] with default settings.
 	Algorithm Algorithm
 
+	// Rules say which endpoints it may pick from.
+	Rules Rules
+
 	// DrainTimeout is how long the requests of an endpoint that left may go
 	// on before their connections are closed. Zero means 30s; negative
 	// means that they may end in their own time.
@@ -48,8 +51,9 @@ type Config struct {
 	// serialised.
 	Rand rand.Source
 
-	// OnChange, if set, is told when endpoints come and go. Calls do not
-	// overlap, and no lock is held.
+	// OnChange, if set, is told when endpoints come and go, become available
+	// or unavailable, and when panic begins and ends. Calls do not overlap,
+	// and no lock is held.
 	OnChange func(Change)
 
 	// OnDiscovery, if set, is told what discovery does. Calls do not overlap,
@@ -68,6 +72,7 @@ func (c Config) Validate() error {
 		errs.Under("Resolver", v.Validate())
 	}
 	errs.Under("Algorithm", Validate(c.Algorithm))
+	errs.Under("Rules", c.Rules.Validate())
 	errs.Under("Template", checkTemplate(c.Template))
 	if c.Template != nil && c.EndpointTransport != nil {
 		errs.Add("EndpointTransport", "set", "must not be set together with Template")
@@ -86,6 +91,7 @@ func (c Config) withDefaults() Config {
 		c.DrainTimeout = defaultDrainTimeout
 	}
 	c.Clock = clock.Or(c.Clock)
+	c.Rules = c.Rules.WithDefaults()
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/node"
@@ -32,6 +33,8 @@ const (
 	// sweepInterval is how long an endpoint must be without requests for its
 	// transport to be dropped. It is made anew when it is needed again.
 	sweepInterval = 5 * time.Minute
+	// retireInterval is how often connections that are too old are looked at.
+	retireInterval = time.Second
 )
 
 // conns are the connections of one endpoint. Requests keep the URL, Host and TLS
@@ -45,21 +48,28 @@ type conns struct {
 	sender atomic.Pointer[sender]
 	used   atomic.Bool // since the last sweep
 
-	mu     sync.Mutex // guards what follows; nothing is called under it that takes another lock
-	open   map[*conn]struct{}
-	closed bool
+	mu      sync.Mutex // guards what follows; nothing is called under it that takes another lock
+	open    map[*conn]struct{}
+	retired map[*sender]clock.Timer // which have open connections, see retire
+	closed  bool
+	stopped bool // the pool is closed
 }
 
 // sender is what sends: the endpoint's transport with the user's wrapper.
 type sender struct {
 	http.RoundTripper
 	transport http.RoundTripper
-	wrapped   bool // else the two are the same
+	wrapped   bool      // else the two are the same
+	born      time.Time // zero if it does not age
+	youth     float64   // the part of Rules.MaxConnectionAge after which it retires
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (c *conns) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := c.sender.Load()
+	if s != nil && c.pool.maxConnAge.Load() > 0 {
+		s = c.renew(s)
+	}
 	if s == nil {
 		s = c.makeSender()
 	}
@@ -74,7 +84,9 @@ func (c *conns) makeSender() *sender {
 	if custom := c.pool.cfg.EndpointTransport; custom != nil {
 		s.transport = custom(c.endpoint)
 	} else {
-		s.transport = c.newTransport()
+		s.transport = c.newTransport(s)
+		s.born = c.pool.now()
+		s.youth = 1 - float64(c.pool.rand()>>11)/(1<<53)/10
 	}
 	s.RoundTripper = s.transport
 	if c.pool.cfg.Wrap != nil {
@@ -88,6 +100,56 @@ func (c *conns) makeSender() *sender {
 	return s
 }
 
+// renew returns nil if the sender is too old for another request, after it has let
+// go of it: a new one makes new connections.
+func (c *conns) renew(s *sender) *sender {
+	age := time.Duration(s.youth * float64(c.pool.maxConnAge.Load()))
+	if s.born.IsZero() || c.pool.now().Sub(s.born) < age {
+		return s
+	}
+	if c.sender.CompareAndSwap(s, nil) {
+		c.retire(s)
+	}
+	return c.sender.Load()
+}
+
+// retire closes the connections of a sender as they become idle. What net/http
+// does with a connection of HTTP/2 that becomes idle after it was told to close
+// those that are is to keep it, so it is told again until none is left.
+func (c *conns) retire(s *sender) {
+	s.closeIdle()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.retired, s)
+	if c.closed || c.stopped {
+		return
+	}
+	for nc := range c.open {
+		if nc.sender == s {
+			if c.retired == nil {
+				c.retired = map[*sender]clock.Timer{}
+			}
+			c.retired[s] = c.pool.clock.AfterFunc(retireInterval, func() { c.retire(s) })
+			return
+		}
+	}
+}
+
+// stop ends all that happens by itself. Requests may go on.
+func (c *conns) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	c.stopTimersLocked()
+}
+
+func (c *conns) stopTimersLocked() {
+	for _, t := range c.retired {
+		t.Stop()
+	}
+	c.retired = nil
+}
+
 // HTTP2 reports whether requests of the scheme may go out as HTTP/2.
 func (c *conns) HTTP2(scheme string) bool {
 	if c.pool.cfg.EndpointTransport != nil {
@@ -97,7 +159,7 @@ func (c *conns) HTTP2(scheme string) bool {
 	return scheme == "https" || (p != nil && p.UnencryptedHTTP2())
 }
 
-func (c *conns) newTransport() *http.Transport {
+func (c *conns) newTransport(s *sender) *http.Transport {
 	t := c.pool.template.Clone()
 	dial := t.DialContext
 	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -106,7 +168,7 @@ func (c *conns) newTransport() *http.Transport {
 		if err != nil {
 			return nil, err
 		}
-		return c.track(nc)
+		return c.track(nc, s)
 	}
 	return t
 }
@@ -187,6 +249,7 @@ func (c *conns) Close() {
 	c.CloseIdleConnections()
 	c.mu.Lock()
 	c.closed = true
+	c.stopTimersLocked()
 	open := c.open
 	c.open = nil
 	c.mu.Unlock()
@@ -205,8 +268,8 @@ func (c *conns) DropIdle() {
 }
 
 // track makes Close find the connection.
-func (c *conns) track(nc net.Conn) (net.Conn, error) {
-	tracked := &conn{Conn: nc, of: c}
+func (c *conns) track(nc net.Conn, s *sender) (net.Conn, error) {
+	tracked := &conn{Conn: nc, of: c, sender: s}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -229,7 +292,8 @@ func (c *conns) openConns() int {
 // conn is a connection that its endpoint knows of.
 type conn struct {
 	net.Conn
-	of *conns
+	of     *conns
+	sender *sender
 }
 
 // Close implements [net.Conn].

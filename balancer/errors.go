@@ -20,7 +20,9 @@ func (*closedError) Reason() outcome.Reason { return outcome.Closed }
 var (
 	errUnresolved     = errors.New("the resolver has not answered yet")
 	errNoneFound      = errors.New("the resolver says that there are none")
-	errAllUnavailable = errors.New("all of them are draining")
+	errAllUnavailable = errors.New("all of them are draining or unhealthy")
+	errPanic          = errors.New("too few of them are healthy, and Panic.Reject is set")
+	errNoRoute        = errors.New("none has what the request asks for in the attribute")
 )
 
 // NoEndpointsError says that there is nothing to pick, and why.

@@ -36,39 +36,52 @@ func (p Pick) Answered(a outcome.Answer) { p.pick.Answered(a) }
 func (p Pick) Done() { p.pick.Done() }
 
 // Pick picks an endpoint. It never blocks and allocates nothing. The error is a
-// [*NoEndpointsError] or [ErrClosed].
+// [*NoEndpointsError], a [*SaturatedError] or [ErrClosed].
 func (p *Pool) Pick(info Info) (Pick, error) {
 	for {
 		s := p.snapshot.Load()
-		if len(s.tiers) == 0 {
-			return Pick{}, p.refusal(s)
+		from, err := s.cluster(&info)
+		if err != nil {
+			return Pick{}, err
 		}
-		c := s.pick(info)
-		if !c.node.Acquire() {
-			continue // removed since: a newer snapshot is there
+		if from.cause != nil {
+			return Pick{}, p.refusal(from.cause)
 		}
-		pick := Pick{node.Pick{Node: c.node, Observer: c.observer}}
+		info.limit = s.limit
+		c := s.pick(from, &info)
+		if c == nil {
+			return Pick{}, errNoRoom
+		}
+		if c.node.Acquire(s.limit) != node.Granted {
+			continue // removed since: a newer snapshot is there; or another was faster
+		}
+		pick := node.Pick{Node: c.node, Observer: c.observer, Counted: s.counted}
 		if c.observer != nil {
-			pick.pick.Token = c.observer.Picked(info.Now)
+			pick.Token = c.observer.Picked(info.Now)
 		}
-		return pick, nil
+		if s.counted {
+			p.queue.inFlight.Add(1)
+		}
+		return Pick{pick}, nil
 	}
 }
 
-// Others reports whether there is an available endpoint that is not the one
-// picked and not among those tried.
-func (p *Pool) Others(pick Pick, tried []uint64) bool {
-	return p.snapshot.Load().untried(&Candidate{node: pick.pick.Node}, tried)
+// Others reports whether there is an available endpoint for the call that is not
+// the one picked and not among those tried.
+func (p *Pool) Others(pick Pick, info Info) bool {
+	from, err := p.snapshot.Load().cluster(&info)
+	return err == nil && from.untried(pick.pick.Node, info.Tried)
 }
 
-func (p *Pool) refusal(s *snapshot) error {
-	if errors.Is(s.cause, ErrClosed) {
+// refusal returns the error of a pick for which there is nothing.
+func (p *Pool) refusal(cause error) error {
+	if errors.Is(cause, ErrClosed) {
 		return ErrClosed
 	}
-	err := &NoEndpointsError{Cause: s.cause}
+	err := &NoEndpointsError{Cause: cause}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.status.Err != nil && !errors.Is(s.cause, errAllUnavailable) {
+	if p.status.Err != nil && (errors.Is(cause, errUnresolved) || errors.Is(cause, errNoneFound)) {
 		err.Cause = p.status.Err
 	}
 	return err
@@ -78,30 +91,50 @@ func (p *Pool) refusal(s *snapshot) error {
 // set no deadline.
 const firstWait = 10 * time.Second
 
-// PickWait is [Pool.Pick] that waits for the first set of endpoints: until ctx
-// is done, and if it has no deadline, at most 10 s.
+// PickWait is [Pool.Pick] that waits: for the first set of endpoints until ctx is
+// done, and if it has no deadline, at most 10 s; for room at an endpoint as
+// [Rules.Queue] says.
 func (p *Pool) PickWait(ctx context.Context, info Info) (Pick, error) {
+	pick, _, err := p.pickWait(ctx, info)
+	return pick, err
+}
+
+// pickWait also tells whether it has waited.
+func (p *Pool) pickWait(ctx context.Context, info Info) (pick Pick, waited bool, err error) {
 	ready := p.isReady() // asked first: it may become so just after a pick that found nothing
-	pick, err := p.Pick(info)
-	if err == nil || ready {
-		return pick, err
+	if p.queue.waiting.Load() == 0 {
+		pick, err = p.Pick(info)
+		if err == nil || (ready && !errors.Is(err, ErrSaturated)) {
+			return pick, false, err
+		}
 	}
+	if !ready {
+		if err = p.waitForFirst(ctx); err != nil {
+			return Pick{}, true, err
+		}
+		info.Now = p.now()
+	}
+	pick, err = p.pickQueued(ctx, info, p.snapshot.Load().queue)
+	return pick, true, err
+}
+
+// waitForFirst waits until the first set of endpoints is known.
+func (p *Pool) waitForFirst(ctx context.Context) error {
 	bound := firstWait
 	if _, ok := ctx.Deadline(); ok {
 		bound = math.MaxInt64 // the context ends first
 	}
 	if wait.SleepOr(ctx, p.clock, bound, p.ready) != nil {
-		return Pick{}, p.refusedWith(context.Cause(ctx))
+		return p.refusedWith(context.Cause(ctx))
 	}
-	info.Now = p.clock.Now()
-	return p.Pick(info)
+	return nil
 }
 
 // refusedWith returns the cause, together with what keeps picks from succeeding
 // if anything does.
 func (p *Pool) refusedWith(cause error) error {
-	if s := p.snapshot.Load(); len(s.tiers) == 0 {
-		return fmt.Errorf("%w: %w", p.refusal(s), cause)
+	if none := p.snapshot.Load().main.cause; none != nil {
+		return fmt.Errorf("%w: %w", p.refusal(none), cause)
 	}
 	return cause
 }
@@ -120,7 +153,7 @@ func (p *Pool) isReady() bool {
 func (p *Pool) Ready(ctx context.Context) error {
 	select {
 	case <-p.ready:
-		if errors.Is(p.snapshot.Load().cause, ErrClosed) {
+		if errors.Is(p.snapshot.Load().main.cause, ErrClosed) {
 			return ErrClosed
 		}
 		return nil

@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
@@ -26,15 +28,35 @@ type Pool struct {
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the watch has ended
 
-	mu       sync.Mutex // guards what follows; taken before no other lock; no callback runs under it
-	builder  Builder
-	members  []*member
-	byKey    map[discovery.Key]*member
-	draining map[*node.Node]clock.Timer // the timer is nil where drains are not bounded
-	sweep    clock.Timer
-	serial   uint64
-	closed   bool
-	status   Status
+	now         func() time.Time
+	queue       queue
+	maxConnAge  atomic.Int64 // nanoseconds
+	hideReports atomic.Bool
+
+	marks   sync.Mutex // guards the next two; nothing is called under it
+	marked  []*member  // whose reasons have changed
+	marking bool       // somebody publishes what is in marked
+
+	mu        sync.Mutex // guards what follows; taken before no other lock; no callback runs under it
+	rules     Rules
+	builder   Builder
+	learns    bool // the algorithm keeps observers
+	counts    bool // the algorithm wants to know the attempts in flight
+	members   []*member
+	endpoints []discovery.Endpoint // what they were made of, in the same order
+	byKey     map[discovery.Key]*member
+	pickers   map[groupKey]Picker // of the snapshot
+	seed      uint64              // of this client's order of endpoints
+	sizer     subsetSizer
+	panics    bool
+	draining  map[*node.Node]clock.Timer // the timer is nil where drains are not bounded
+	sweep     clock.Timer
+	rebuild   clock.Timer
+	serial    uint64
+	closed    bool
+	status    Status
+	changes   []Change      // not told yet
+	telling   chan struct{} // closed when all are told, nil if nobody is at it
 }
 
 // NewPool returns a pool that watches its resolver until it is closed, or all
@@ -51,12 +73,12 @@ func NewPool(cfg Config) (*Pool, error) {
 		stop: cancel, stopped: make(chan struct{}),
 		byKey: map[discovery.Key]*member{}, draining: map[*node.Node]clock.Timer{},
 	}
-	var err error
-	if p.builder, err = cfg.Algorithm.NewBuilder(Env{Rand: p.rand, Now: p.clock.Now()}); err != nil {
+	p.now = clock.Instants(p.clock)
+	if err := p.setLocked(cfg.Algorithm, cfg.Rules); err != nil { // nobody else has it yet
 		cancel()
 		return nil, err
 	}
-	p.snapshot.Store(&snapshot{cause: errUnresolved})
+	p.snapshot.Store(&snapshot{main: &cluster{cause: errUnresolved}})
 	go p.watch(ctx)
 	return p, nil
 }
@@ -105,23 +127,50 @@ func (p *Pool) sweepIdle() {
 	}
 }
 
-// Use replaces the algorithm. Endpoints keep their in-flight counts, and what
-// the new algorithm can use of what the old one has learnt.
-func (p *Pool) Use(a Algorithm) error {
-	builder, err := a.NewBuilder(Env{Rand: p.rand, Now: p.clock.Now()})
+// Use replaces the algorithm and the rules. Endpoints keep their in-flight counts,
+// and what the new algorithm can use of what the old one has learnt. An error says
+// what is wrong with them; then nothing has changed.
+func (p *Pool) Use(a Algorithm, r Rules) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if a == nil {
+		a = PeakEWMA{}
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return ErrClosed
+	}
+	err := p.setLocked(a, r.WithDefaults())
+	if err == nil {
+		p.publishLocked(p.now(), nil)
+	}
+	p.mu.Unlock()
+	p.tell()
+	return err
+}
+
+// setLocked takes an algorithm and rules, unless the algorithm is invalid.
+func (p *Pool) setLocked(a Algorithm, r Rules) error {
+	builder, err := a.NewBuilder(Env{Rand: p.rand, Now: p.now()})
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return ErrClosed
-	}
-	p.builder = builder
+	p.builder, p.learns = builder, false
+	c, ok := builder.(interface{ useInFlight(total func() int64) bool })
+	p.counts = ok && c.useInFlight(p.queue.inFlight.Load)
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)
+		m.order = 0
 	}
-	p.publishLocked()
+	p.rules, p.sizer = r, subsetSizer{}
+	p.maxConnAge.Store(int64(r.MaxConnectionAge))
+	p.hideReports.Store(r.HideLoadReports)
+	if p.seed = p.rand(); r.Subset.Seed != "" {
+		p.seed = hashkey.String(r.Subset.Seed)
+	}
+	p.orderLocked()
 	return nil
 }
 
@@ -153,22 +202,35 @@ func (p *Pool) Close() {
 	members := p.members
 	if !p.closed {
 		p.closed = true
-		p.snapshot.Store(&snapshot{cause: ErrClosed})
+		p.snapshot.Store(&snapshot{main: &cluster{cause: ErrClosed}})
 		for n, limit := range p.draining {
 			if limit != nil {
 				limit.Stop()
 			}
 			p.draining[n] = nil
+			stopTimers(n)
 		}
 		if p.sweep != nil {
 			p.sweep.Stop()
 		}
+		if p.rebuild != nil {
+			p.rebuild.Stop()
+		}
+		p.changes = nil
 		p.readyLocked()
 	}
+	telling := p.telling
 	p.mu.Unlock()
+	p.serve() // nobody waits for room any more
 	p.stop()
 	<-p.stopped
+	if telling != nil {
+		<-telling
+	}
 	for _, m := range members {
+		stopTimers(m.node)
 		m.node.Remove()
 	}
 }
+
+func stopTimers(n *node.Node) { n.Base().(*conns).stop() }

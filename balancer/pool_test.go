@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,10 +56,10 @@ func TestPool_TriedIsAvoidedWithCertainty_R17(t *testing.T) {
 			p := testPool(t, Config{Algorithm: a}, addresses("a", "b", "c")...)
 			for range 1000 {
 				first := mustPick(t, p, Info{})
-				assert.True(t, p.Others(first, nil))
+				assert.True(t, p.Others(first, Info{}))
 				second := mustPick(t, p, Info{Tried: []uint64{first.Serial()}})
 				third := mustPick(t, p, Info{Tried: []uint64{first.Serial(), second.Serial()}})
-				assert.False(t, p.Others(third, []uint64{first.Serial(), second.Serial()}))
+				assert.False(t, p.Others(third, Info{Tried: []uint64{first.Serial(), second.Serial()}}))
 				all := map[string]bool{first.Endpoint().Address: true, second.Endpoint().Address: true, third.Endpoint().Address: true}
 				require.Len(t, all, 3)
 				again := mustPick(t, p, Info{Tried: []uint64{first.Serial(), second.Serial(), third.Serial()}})
@@ -107,6 +108,7 @@ func TestPool_DrainingGetsNothingNew_B12(t *testing.T) {
 	p.update(endpoints)
 	assert.Equal(t, map[string]int{"a:80": 10}, picked(t, p, 10), "draining can end")
 
+	endpoints = slices.Clone(endpoints)
 	endpoints[0].Draining = true
 	p.update(endpoints)
 	_, err := p.Pick(Info{})
@@ -323,7 +325,7 @@ func TestPool_UseKeepsWhatIsKnown_P01(t *testing.T) {
 	}
 	held := mustPick(t, p, Info{Now: p.clock.Now()})
 
-	require.NoError(t, p.Use(PeakEWMA{Choices: 2, Decay: time.Minute}))
+	require.NoError(t, p.Use(PeakEWMA{Choices: 2, Decay: time.Minute}, Rules{}))
 	for range 10 {
 		pick := mustPick(t, p, Info{Now: p.clock.Now()})
 		assert.Equal(t, "a:80", pick.Endpoint().Address, "b is still known to be slow")
@@ -332,8 +334,8 @@ func TestPool_UseKeepsWhatIsKnown_P01(t *testing.T) {
 	held.Answered(outcome.Answer{Now: p.clock.Now(), Class: outcome.Success}) // told to the old state
 	held.Done()
 
-	assert.Error(t, p.Use(PeakEWMA{Choices: 99}))
-	require.NoError(t, p.Use(RoundRobin{}))
+	assert.Error(t, p.Use(PeakEWMA{Choices: 99}, Rules{}))
+	require.NoError(t, p.Use(RoundRobin{}, Rules{}))
 	assert.Equal(t, map[string]int{"a:80": 5, "b:80": 5}, picked(t, p, 10))
 }
 
@@ -400,7 +402,7 @@ func TestPool_CloseReleasesThoseWhoWait_T18(t *testing.T) {
 		_, err := p.PickWait(t.Context(), Info{})
 		require.ErrorIs(t, err, ErrClosed)
 		assert.ErrorIs(t, p.Ready(t.Context()), ErrClosed)
-		assert.ErrorIs(t, p.Use(RoundRobin{}), ErrClosed)
+		assert.ErrorIs(t, p.Use(RoundRobin{}, Rules{}), ErrClosed)
 		p.Close()
 	})
 }

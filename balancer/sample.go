@@ -110,26 +110,31 @@ func newAlias(candidates []Candidate) []aliasCell {
 	n := len(candidates)
 	cells := make([]aliasCell, n)
 	share := make([]float64, n) // 1 is the mean
-	var small, large []int
-	total := totalWeight(candidates)
+	// Those below the mean from the front, the others from the back.
+	order := make([]int32, n)
+	small, large := 0, n
+	scale := float64(n) / totalWeight(candidates)
 	for i := range candidates {
-		share[i] = candidates[i].weight / total * float64(n)
+		share[i] = candidates[i].weight * scale
 		if share[i] < 1 {
-			small = append(small, i)
+			order[small] = int32(i)
+			small++
 		} else {
-			large = append(large, i)
+			large--
+			order[large] = int32(i)
 		}
 	}
-	for len(small) > 0 && len(large) > 0 {
-		s, l := small[len(small)-1], large[len(large)-1]
-		small = small[:len(small)-1]
+	for small > 0 && large < n {
+		small--
+		s, l := order[small], order[large]
 		cells[s] = aliasCell{keep: uint32(share[s] * (1 << 32)), other: uint32(l)}
 		if share[l] -= 1 - share[s]; share[l] < 1 {
-			large = large[:len(large)-1]
-			small = append(small, l)
+			large++
+			order[small] = l
+			small++
 		}
 	}
-	for _, rest := range [2][]int{small, large} { // what is left is 1, but for rounding
+	for _, rest := range [2][]int32{order[:small], order[large:]} { // what is left is 1, but for rounding
 		for _, i := range rest {
 			cells[i] = aliasCell{keep: 1<<32 - 1, other: uint32(i)}
 		}

@@ -1,8 +1,8 @@
 package balancer
 
 import (
-	"cmp"
-	"slices"
+	"math"
+	"net/http"
 
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
@@ -10,123 +10,203 @@ import (
 // snapshot is what picks read: never changed once it is published. It holds
 // only endpoints that may be used, so a pick looks at no other.
 type snapshot struct {
-	tiers []tier
-	cause error // why there is no tier
+	main    *cluster // all endpoints
+	routes  []routing
+	limit   int64 // Rules.MaxInFlight
+	queue   Queue
+	rand    func() uint64
+	keyer   Keyer   // nil if the algorithm does not pick by key
+	slower  float64 // Zones.Tolerance in seconds; 0 or less: not looked at
+	counted bool    // attempts in flight are counted, see queue
 }
 
-// tier is the set of endpoints of one priority. Later tiers are used when the
-// earlier ones have nothing for a call; standby endpoints are the last tier.
+// cluster is the endpoints among which a request may go: all, or those of a route.
+type cluster struct {
+	tiers []tier
+	first int   // the tier with all traffic, where cuts is nil
+	cuts  cuts  // the shares of the tiers
+	cause error // why nothing may be picked, nil if something may
+}
+
+// tier is the endpoints of one priority.
 type tier struct {
 	rank       rank
+	candidates []Candidate // those of all groups
+	groups     []group
+	local      int  // the group of the local zone, -1 without zones
+	cuts       cuts // the shares of the groups
+}
+
+// group is what an algorithm picks among: a zone of a tier, or a whole one.
+type group struct {
 	candidates []Candidate
 	picker     Picker
+	estimator  Estimator // the picker, where it is one
 }
 
-type rank struct {
-	standby  bool
-	priority int
-}
+// cuts divide the range of a random number into shares: each is where a share
+// ends. Nil means that there is nothing to divide.
+type cuts []uint32
 
-func (r rank) compare(o rank) int {
-	if r.standby != o.standby {
-		if r.standby {
-			return 1
+// newCuts returns the cuts for shares that add up to 1, or nil and who has it all.
+func newCuts[T any](of []T, share func(T) float64) (c cuts, all int) {
+	sum := 0.0
+	for i, o := range of {
+		s := share(o)
+		if s >= 1-1e-9 {
+			return nil, i
 		}
-		return -1
+		sum += s
+		c = append(c, uint32(min(sum*(1<<32), math.MaxUint32)))
 	}
-	return cmp.Compare(r.priority, o.priority)
-}
-
-// member is an endpoint in the pool, as those see it who change the pool.
-type member struct {
-	node     *node.Node
-	observer node.Observer
-}
-
-func newSnapshot(members []*member, builder Builder, cause error) *snapshot {
-	s := &snapshot{cause: cause}
-	index := map[rank]int{}
-	for _, m := range members {
-		if m.node.Reasons() != 0 {
-			continue
-		}
-		e := m.node.Endpoint()
-		r := rank{standby: e.Standby, priority: e.Priority}
-		if e.Standby {
-			r.priority = 0
-		}
-		i, ok := index[r]
-		if !ok {
-			i = len(s.tiers)
-			index[r] = i
-			s.tiers = append(s.tiers, tier{rank: r})
-		}
-		t := &s.tiers[i]
-		t.candidates = append(t.candidates, Candidate{m.node, m.observer, e.EffectiveWeight()})
+	for i := len(c) - 1; i >= 0 && c[i] > math.MaxUint32-1<<12; i-- {
+		c[i] = math.MaxUint32 // what rounding has left
 	}
-	slices.SortFunc(s.tiers, func(a, b tier) int { return a.rank.compare(b.rank) })
-	for i := range s.tiers {
-		s.tiers[i].picker = builder.Build(Group{Candidates: s.tiers[i].candidates})
-	}
-	return s
+	return c, 0
 }
 
-// pick returns a candidate that the call has not tried, from the first tier that
-// has one. If all were tried, it starts over: the answer is never "none" while
-// there is an endpoint.
-func (s *snapshot) pick(info Info) *Candidate {
-	if len(info.Tried) > 0 {
-		for i := range s.tiers {
-			if c := s.tiers[i].pickUntried(info); c != nil {
-				return c
+// at returns the index of the share that a random number belongs to.
+func (c cuts) at(r uint64) int {
+	for i, cut := range c {
+		if uint32(r) < cut {
+			return i
+		}
+	}
+	return c.last()
+}
+
+// last returns the last that has a share.
+func (c cuts) last() int {
+	i := len(c) - 1
+	for i > 0 && c[i-1] == c[i] {
+		i--
+	}
+	return i
+}
+
+// pick returns a candidate for the call, preferring one that it has not tried, or
+// nil if none has room. There is always one if there is no limit.
+func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
+	t := &c.tiers[c.first]
+	if c.cuts != nil {
+		t = &c.tiers[c.cuts.at(s.draw(info.Request))]
+	}
+	g := &t.groups[0]
+	if t.cuts != nil {
+		g = &t.groups[t.cuts.at(s.rand())]
+	}
+	i := g.picker.Pick(*info)
+	if t.local >= 0 && s.slower > 0 {
+		g, i = s.nearest(t, g, i, *info)
+	}
+	chosen := &g.candidates[i]
+	if (len(info.Tried) == 0 && info.limit == 0) || chosen.Usable(*info) {
+		return chosen
+	}
+	return c.search(t, g, i, *info)
+}
+
+// cluster returns the endpoints among which the request may go.
+func (s *snapshot) cluster(info *Info) (*cluster, error) {
+	for i := range s.routes {
+		if c, applies := s.routes[i].lead(info.Request, s.main); applies {
+			if c == nil {
+				return nil, s.routes[i].refused()
 			}
+			return c, nil
 		}
 	}
-	t := &s.tiers[0]
-	return &t.candidates[t.picker.Pick(info)]
+	return s.main, nil
+}
+
+// draw returns the number by which a tier is chosen: the key's, where there are
+// keys, so that a key stays in its tier.
+func (s *snapshot) draw(req *http.Request) uint64 {
+	if s.keyer == nil {
+		return s.rand()
+	}
+	const mix = 0x9e3779b97f4a7c15 // another view of the same key: the algorithm uses it too
+	return s.keyer.Key(req) * mix >> 32
+}
+
+// nearest leaves the local zone if an endpoint of another is faster by more than
+// the tolerance.
+func (s *snapshot) nearest(t *tier, g *group, i int, info Info) (*group, int) {
+	if g != &t.groups[t.local] || g.estimator == nil {
+		return g, i
+	}
+	local := g.estimator.Estimate(info, i)
+	if local <= s.slower {
+		return g, i
+	}
+	other := &t.groups[(t.local+1+int((s.rand()>>32)*uint64(len(t.groups)-1)>>32))%len(t.groups)]
+	k := other.picker.Pick(info)
+	if other.estimator.Estimate(info, k)+s.slower < local {
+		return other, k
+	}
+	return g, i
 }
 
 // repicks is how often the algorithm is asked again when it returns an endpoint
-// that was tried, before the tier is searched.
+// that may not be used, before the tier is searched.
 const repicks = 3
 
-func (t *tier) pickUntried(info Info) *Candidate {
-	i := 0
+// search finds a candidate that the call has not tried and that has room, in the
+// tier first and then in the others. If all were tried, any with room will do: a
+// call starts over rather than fail.
+func (c *cluster) search(t *tier, g *group, at int, info Info) *Candidate {
 	for range repicks {
-		i = t.picker.Pick(info)
-		if c := &t.candidates[i]; !tried(c, info.Tried) {
-			return c
+		at = g.picker.Pick(info)
+		if chosen := &g.candidates[at]; chosen.Usable(info) {
+			return chosen
 		}
 	}
-	for k := 1; k < len(t.candidates); k++ {
-		if c := &t.candidates[(i+k)%len(t.candidates)]; !tried(c, info.Tried) {
+	if found := firstUsable(g.candidates, at, info); found != nil {
+		return found
+	}
+	if found := firstUsable(t.candidates, 0, info); found != nil {
+		return found
+	}
+	for i := range c.tiers {
+		if o := &c.tiers[i]; o != t {
+			first := &o.groups[0]
+			if found := firstUsable(first.candidates, first.picker.Pick(info), info); found != nil {
+				return found
+			}
+			if found := firstUsable(o.candidates, 0, info); found != nil {
+				return found
+			}
+		}
+	}
+	if len(info.Tried) == 0 {
+		return nil
+	}
+	info.Tried = nil
+	at = g.picker.Pick(info)
+	if chosen := &g.candidates[at]; chosen.Usable(info) {
+		return chosen
+	}
+	return c.search(t, g, at, info)
+}
+
+// firstUsable returns the first usable candidate from a place on.
+func firstUsable(candidates []Candidate, from int, info Info) *Candidate {
+	for k := range candidates {
+		if c := &candidates[(from+k)%len(candidates)]; c.Usable(info) {
 			return c
 		}
 	}
 	return nil
 }
 
-func tried(c *Candidate, serials []uint64) bool {
-	return slices.Contains(serials, c.node.Serial())
-}
-
-// untried reports whether there is an endpoint that is neither c nor tried.
-func (s *snapshot) untried(c *Candidate, serials []uint64) bool {
-	for i := range s.tiers {
-		for k := range s.tiers[i].candidates {
-			if o := &s.tiers[i].candidates[k]; o.node != c.node && !tried(o, serials) {
+// untried reports whether there is an endpoint that is neither this one nor tried.
+func (c *cluster) untried(but *node.Node, tried []uint64) bool {
+	for i := range c.tiers {
+		for k := range c.tiers[i].candidates {
+			if o := &c.tiers[i].candidates[k]; o.node != but && o.Usable(Info{Tried: tried}) {
 				return true // found within the first few: at most those tried come before it
 			}
 		}
 	}
 	return false
-}
-
-// available returns how many endpoints may be used.
-func (s *snapshot) available() int {
-	n := 0
-	for i := range s.tiers {
-		n += len(s.tiers[i].candidates)
-	}
-	return n
 }

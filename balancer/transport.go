@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/orca"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -39,20 +40,24 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
-	record, now := a.Record(), t.pool.clock.Now()
-	sending := now
-	if !t.pool.isReady() {
-		sending = time.Time{} // not known yet: the pick may take its time
-	}
-	pick, err := t.pool.PickWait(a, Info{Now: now, Tried: record.Tried, Request: a.Request()})
+	record := a.Record()
+	info := Info{Now: t.pool.now(), Tried: record.Tried, Request: a.Request()}
+	pick, waited, err := t.pool.pickWait(a, info)
 	if err != nil {
 		return nil, err
+	}
+	sending := info.Now
+	if waited {
+		sending = time.Time{} // not known yet: the wait is nobody's failure
 	}
 	if slices.Contains(record.Tried, pick.Serial()) {
 		record.StartOver() // all were tried
 	}
-	a.Take(pick.pick, !record.Again && t.pool.Others(pick, record.Tried), sending)
+	a.Take(pick.pick, !record.Again && t.pool.Others(pick, Info{Tried: record.Tried, Request: info.Request}), sending)
 	resp, err := a.Send(pick.Transport())
+	if resp != nil && t.pool.hideReports.Load() {
+		resp.Header.Del(orca.Header)
+	}
 	if err != nil && a.Outcome.Class.Bad() { // it may have moved; one that answers has not
 		t.pool.Refresh()
 	}

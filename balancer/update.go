@@ -1,18 +1,26 @@
 package balancer
 
 import (
+	"math"
+	"time"
+
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
-// Change is an event: the endpoints of a pool have changed.
+// Change is an event: the endpoints of a pool, or how many of them are available,
+// have changed.
 type Change struct {
 	// Added and Removed are who came and who left.
 	Added, Removed []discovery.Endpoint
-	// Size is how many endpoints the pool has now, Available how many of
-	// them may be picked.
+	// Size is how many endpoints the pool has now, Available how many of them
+	// are neither draining nor unhealthy.
 	Size, Available int
+	// Panic says that so few endpoints of some priority are healthy that their
+	// health is ignored, or calls fail, as Rules.Panic says. Entering and
+	// leaving panic are events of their own.
+	Panic bool
 }
 
 // update makes the pool hold exactly these endpoints. Those that stay keep all
@@ -24,28 +32,9 @@ func (p *Pool) update(endpoints []discovery.Endpoint) {
 		p.mu.Unlock()
 		return
 	}
-	before := p.byKey
-	var change Change
-	p.byKey = make(map[discovery.Key]*member, len(endpoints))
-	p.members = make([]*member, 0, len(endpoints))
-	for _, e := range endpoints {
-		m := before[e.Key()]
-		if m == nil {
-			m = p.newMember(e)
-			change.Added = append(change.Added, e)
-		}
-		m.node.Update(e)
-		p.byKey[e.Key()] = m
-		p.members = append(p.members, m)
-	}
-	var gone []*node.Node
-	for key, m := range before {
-		if p.byKey[key] != m {
-			gone = append(gone, m.node)
-			change.Removed = append(change.Removed, m.node.Endpoint())
-		}
-	}
-	change.Size, change.Available = len(p.members), p.publishLocked()
+	now := p.now()
+	change, gone := p.takeLocked(endpoints, now)
+	p.publishLocked(now, &change)
 	for _, n := range gone {
 		p.drainLocked(n)
 	}
@@ -56,9 +45,305 @@ func (p *Pool) update(endpoints []discovery.Endpoint) {
 	for _, n := range gone {
 		n.Remove()
 	}
-	if p.cfg.OnChange != nil {
-		p.cfg.OnChange(change)
+	p.tell()
+}
+
+// takeLocked replaces the members. Sets are large, change little, and are mostly
+// told in the same order, so it takes over whole runs of endpoints that are the
+// same, and looks up only what is between them.
+func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change Change, gone []*node.Node) {
+	old, before := p.members, p.endpoints
+	members, kept := make([]*member, len(endpoints)), make([]bool, len(old))
+	at := 0 // the place in old of the next one, if nothing has changed
+	for i := 0; i < len(endpoints); {
+		if n := sameRun(endpoints[i:], before[min(at, len(before)):]); n > 0 {
+			copy(members[i:], old[at:at+n])
+			for k := range n {
+				kept[at+k] = true
+			}
+			i, at = i+n, at+n
+			continue
+		}
+		e := &endpoints[i]
+		m := p.byKey[e.Key()]
+		switch {
+		case m == nil:
+			m = p.newMember(*e)
+			if len(old) > 0 {
+				m.since = now
+			}
+			p.byKey[e.Key()] = m
+			change.Added = append(change.Added, *e)
+			at++ // most likely in place of the one that was there
+		default:
+			at = m.index
+			if !e.Equal(before[at]) {
+				m.take(*e)
+			}
+			kept[at] = true
+			at++
+		}
+		members[i] = m
+		i++
 	}
+	for i, m := range old {
+		if !kept[i] {
+			gone = append(gone, m.node)
+			change.Removed = append(change.Removed, before[i])
+			if p.byKey[before[i].Key()] == m {
+				delete(p.byKey, before[i].Key())
+			}
+		}
+	}
+	p.members, p.endpoints = members, endpoints
+	for i, m := range members {
+		if i >= len(old) || old[i] != m {
+			m.index = i
+		}
+	}
+	if len(change.Added) > 0 || len(gone) > 0 {
+		p.orderLocked()
+	}
+	return change, gone
+}
+
+// sameRun returns how many endpoints the two sets begin with that are the same.
+func sameRun(a, b []discovery.Endpoint) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		x, y := &a[i], &b[i]
+		same := x.Address == y.Address && x.ID == y.ID && x.Weight == y.Weight && x.Zone == y.Zone &&
+			x.Priority == y.Priority && x.Standby == y.Standby && x.Draining == y.Draining &&
+			((len(x.Attributes) == 0 && len(y.Attributes) == 0) || x.Equal(*y))
+		if !same {
+			return i
+		}
+	}
+	return n
+}
+
+// orderLocked puts the members into this client's order, if it uses a part of
+// them only.
+func (p *Pool) orderLocked() {
+	if size := p.subsetSize(p.rules); size > 0 {
+		p.rules.Subset.orderMembers(p.members, p.seed, size)
+	}
+}
+
+func (p *Pool) newMember(e discovery.Endpoint) *member {
+	p.serial++
+	conns := &conns{endpoint: e, pool: p}
+	m := &member{pool: p, observer: p.observer(e, nil)}
+	m.node = node.New(e, p.serial, conns, m)
+	conns.node = m.node
+	m.take(e)
+	return m
+}
+
+// take notes what discovery says of the endpoint now.
+func (m *member) take(e discovery.Endpoint) {
+	m.node.Update(e)
+	m.weight, m.zone, m.reasons = e.EffectiveWeight(), e.Zone, m.node.Reasons()
+	m.rank = rank{standby: e.Standby, priority: e.Priority}
+	if e.Standby {
+		m.rank.priority = 0
+	}
+}
+
+// observer asks the algorithm what it wants to keep for an endpoint.
+func (p *Pool) observer(e discovery.Endpoint, previous node.Observer) node.Observer {
+	if o := p.builder.Observer(e, previous); o != nil {
+		p.learns = true
+		return o
+	}
+	return nil
+}
+
+// SetHealthy says whether an endpoint is healthy, for checks of the user's own. It
+// reports false if there is no such endpoint. One that joins is healthy.
+func (p *Pool) SetHealthy(key discovery.Key, healthy bool) bool {
+	p.mu.Lock()
+	m := p.byKey[key]
+	p.mu.Unlock()
+	if m == nil {
+		return false
+	}
+	if healthy {
+		m.node.Clear(node.Unhealthy)
+	} else {
+		m.node.Mark(node.Unhealthy)
+	}
+	return true
+}
+
+// changed is told that the reasons of a member have changed, by whoever has
+// changed them. One goroutine at a time publishes; what comes meanwhile it takes
+// along, so that a wave of changes costs few snapshots.
+func (p *Pool) changed(m *member) {
+	p.marks.Lock()
+	p.marked = append(p.marked, m)
+	if p.marking {
+		p.marks.Unlock()
+		return
+	}
+	p.marking = true
+	for len(p.marked) > 0 {
+		marked := p.marked
+		p.marked = nil
+		p.marks.Unlock()
+		p.apply(marked)
+		p.marks.Lock()
+	}
+	p.marking = false
+	p.marks.Unlock()
+	p.tell()
+}
+
+// apply makes picks see the reasons of these members.
+func (p *Pool) apply(marked []*member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	now := p.now()
+	different := false
+	for _, m := range marked {
+		reasons := m.node.Reasons()
+		if m.reasons != reasons && reasons == 0 {
+			m.since = now // it has been away: slowly
+		}
+		different = different || m.reasons != reasons
+		m.reasons = reasons
+	}
+	if different {
+		p.publishLocked(now, &Change{})
+	}
+}
+
+// publishLocked makes picks see the members. A change, if there is one, is told
+// later.
+func (p *Pool) publishLocked(now time.Time, change *Change) {
+	s := &snapshot{limit: int64(p.rules.MaxInFlight), queue: p.rules.Queue, rand: p.rand}
+	s.counted = s.limit > 0 || p.counts
+	b := &builder{pool: p, rules: p.rules, now: now, pickers: make(map[groupKey]Picker, len(p.pickers))}
+	s.keyer, _ = p.builder.(Keyer)
+	b.keyer = s.keyer
+	if z := p.rules.Zones; z.Local != "" {
+		s.slower = z.Tolerance.Seconds()
+	}
+	b.build(s, p.members)
+	p.pickers = b.pickers
+	p.snapshot.Store(s)
+
+	panics := p.panics
+	p.panics = b.panics
+	p.armRebuildLocked(now, b.warming)
+	if p.cfg.OnChange == nil || (change == nil && panics == p.panics) {
+		return
+	}
+	if change == nil {
+		change = &Change{}
+	}
+	change.Size, change.Panic = len(p.members), p.panics
+	for _, m := range p.members {
+		if m.reasons == 0 {
+			change.Available++
+		}
+	}
+	p.changes = append(p.changes, *change)
+}
+
+// armRebuildLocked sees to it that the snapshot does not get stale: weights that
+// grow, pickers that age, a traffic that is to be looked at.
+func (p *Pool) armRebuildLocked(now time.Time, warming bool) {
+	if p.rebuild != nil {
+		p.rebuild.Stop()
+		p.rebuild = nil
+	}
+	wait := time.Duration(math.MaxInt64)
+	if warming {
+		wait = p.rules.SlowStart.step()
+	}
+	if r, ok := p.builder.(Refresher); ok && len(p.members) > 0 {
+		wait = min(wait, r.RefreshInterval())
+	}
+	if p.sizes() {
+		p.sizer.start(now)
+		wait = min(wait, max(p.sizer.next().Sub(now), 0))
+	}
+	if wait < math.MaxInt64 {
+		p.rebuild = p.clock.AfterFunc(wait, p.refreshSnapshot)
+	}
+}
+
+// refreshSnapshot builds anew what time has made stale.
+func (p *Pool) refreshSnapshot() {
+	p.mu.Lock()
+	if !p.closed {
+		now := p.now()
+		if p.sizes() && !now.Before(p.sizer.next()) {
+			p.resizeLocked(now)
+		}
+		p.publishLocked(now, nil)
+	}
+	p.mu.Unlock()
+	p.tell()
+}
+
+// sizes reports whether the size of the subset follows the traffic.
+func (p *Pool) sizes() bool {
+	_, keyed := p.builder.(Keyer)
+	return p.rules.Subset.Size == 0 && p.learns && !keyed && len(p.members) > minSubset
+}
+
+// resizeLocked looks at the traffic.
+func (p *Pool) resizeLocked(now time.Time) {
+	attempts, before := uint64(0), p.sizer.size
+	for _, m := range p.members {
+		picks := m.node.Picks()
+		attempts += picks - m.picks
+		m.picks = picks
+	}
+	if p.sizer.look(now, attempts, len(p.members)); p.sizer.size != before {
+		p.orderLocked()
+	}
+}
+
+// subsetSize returns how many endpoints of each priority are used; 0 is all.
+func (p *Pool) subsetSize(r Rules) int {
+	switch {
+	case r.Subset.Size > 0:
+		return r.Subset.Size
+	case p.sizes():
+		return p.sizer.size
+	}
+	return 0
+}
+
+// tell calls the hook with the changes that have not been told. Calls do not
+// overlap: if another goroutine is at it, it tells ours too.
+func (p *Pool) tell() {
+	p.mu.Lock()
+	if p.telling != nil {
+		p.mu.Unlock()
+		return
+	}
+	told := make(chan struct{})
+	p.telling = told
+	for len(p.changes) > 0 {
+		changes := p.changes
+		p.changes = nil
+		p.mu.Unlock()
+		for _, c := range changes {
+			p.cfg.OnChange(c)
+		}
+		p.mu.Lock()
+	}
+	p.telling = nil
+	close(told)
+	p.mu.Unlock()
+	p.serve() // there may be room now
 }
 
 // readyLocked lets go those who wait for the first set, or for the end.
@@ -66,33 +351,6 @@ func (p *Pool) readyLocked() {
 	if !p.isReady() {
 		close(p.ready)
 	}
-}
-
-func (p *Pool) newMember(e discovery.Endpoint) *member {
-	p.serial++
-	conns := &conns{endpoint: e, pool: p}
-	n := node.New(e, p.serial, conns)
-	conns.node = n
-	return &member{node: n, observer: p.observer(e, nil)}
-}
-
-// observer asks the algorithm what it wants to keep for an endpoint.
-func (p *Pool) observer(e discovery.Endpoint, previous node.Observer) node.Observer {
-	if o := p.builder.Observer(e, previous); o != nil {
-		return o
-	}
-	return nil
-}
-
-// publishLocked makes picks see the members, and returns how many are available.
-func (p *Pool) publishLocked() int {
-	cause := errNoneFound
-	if len(p.members) > 0 {
-		cause = errAllUnavailable
-	}
-	s := newSnapshot(p.members, p.builder, cause)
-	p.snapshot.Store(s)
-	return s.available()
 }
 
 // drainLocked bounds the time that the requests of a removed node have left.

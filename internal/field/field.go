@@ -6,6 +6,7 @@ package field
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Error is one problem with one field of a configuration.
@@ -59,8 +60,8 @@ func (e *Errors) Under(name string, err error) {
 func (e *Errors) Err() error { return errors.Join(e.list...) }
 
 func join(outer, inner string) string {
-	if outer == "" {
-		return inner
+	if outer == "" || strings.HasPrefix(inner, "[") {
+		return outer + inner
 	}
 	return outer + "." + inner
 }

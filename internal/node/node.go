@@ -24,6 +24,12 @@ const (
 	Removed Reasons = 1 << iota
 	// Draining: the endpoint is about to leave.
 	Draining
+	// Unhealthy: a health check says that it cannot serve.
+	Unhealthy
+
+	// Leaving is the causes that nothing overrules. The others are opinions
+	// about the endpoint's health, which panic mode ignores.
+	Leaving = Removed | Draining
 )
 
 // String names the causes, or returns "available".
@@ -32,7 +38,7 @@ func (r Reasons) String() string {
 	for _, c := range [...]struct {
 		bit  Reasons
 		name string
-	}{{Removed, "removed"}, {Draining, "draining"}} {
+	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}} {
 		if r&c.bit == 0 {
 			continue
 		}
@@ -69,6 +75,14 @@ type Observer interface {
 	Answered(token uint32, a outcome.Answer)
 }
 
+// Watcher is the owner of a node.
+type Watcher interface {
+	// Changed is told that the reasons have changed, by whoever changed them.
+	Changed()
+	// Ended is told of the end of each pick that is counted.
+	Ended()
+}
+
 // Node is the state of one incarnation of an endpoint. It is safe for
 // concurrent use.
 type Node struct {
@@ -83,11 +97,12 @@ type Node struct {
 	reasons atomic.Uint32 // all but Removed
 	serial  uint64
 	base    Base
+	watcher Watcher // may be nil
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
 
-	_ [72]byte // makes it 128 bytes, so that no two nodes share a cache line
+	_ [56]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
 
 const (
@@ -97,8 +112,8 @@ const (
 )
 
 // New returns a node without any load. The serial must be unique in its pool.
-func New(e discovery.Endpoint, serial uint64, base Base) *Node {
-	n := &Node{serial: serial, base: base}
+func New(e discovery.Endpoint, serial uint64, base Base, w Watcher) *Node {
+	n := &Node{serial: serial, base: base, watcher: w}
 	n.endpoint.Store(&e)
 	return n
 }
@@ -109,15 +124,28 @@ func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
 // Published returns the same without copying it. It must not be changed.
 func (n *Node) Published() *discovery.Endpoint { return n.endpoint.Load() }
 
-// Update takes what discovery says now. The key must be the same.
+// Update takes what discovery says now. The key must be the same. The watcher is
+// not told.
 func (n *Node) Update(e discovery.Endpoint) {
-	if !e.Equal(n.Endpoint()) {
-		n.endpoint.Store(&e)
-	}
+	n.endpoint.Store(&e)
 	if e.Draining {
 		n.reasons.Or(uint32(Draining))
 	} else {
 		n.reasons.And(^uint32(Draining))
+	}
+}
+
+// Mark adds a reason why the endpoint is not available.
+func (n *Node) Mark(r Reasons) {
+	if Reasons(n.reasons.Or(uint32(r)))&r != r && n.watcher != nil {
+		n.watcher.Changed()
+	}
+}
+
+// Clear takes a reason away.
+func (n *Node) Clear(r Reasons) {
+	if Reasons(n.reasons.And(^uint32(r)))&r != 0 && n.watcher != nil {
+		n.watcher.Changed()
 	}
 }
 
@@ -153,21 +181,42 @@ func (n *Node) Remove() {
 	}
 }
 
-// Acquire counts one attempt, or returns false if the node was removed: the
-// picker held an old snapshot and must take a new one.
-func (n *Node) Acquire() bool {
-	if n.load.Add(onePick+1)&removedBit != 0 {
-		n.Release()
-		return false
+// Grant is the answer to the wish for an attempt at a node.
+type Grant uint8
+
+// The answers.
+const (
+	// Granted: the attempt counts as in flight until Release.
+	Granted Grant = iota
+	// Gone: the node was removed. The picker held an old snapshot and must
+	// take a new one.
+	Gone
+	// Full: the node has as many attempts as the limit allows.
+	Full
+)
+
+// Acquire counts one attempt, unless the node was removed or already has as many
+// as the limit allows. A limit of zero is none.
+func (n *Node) Acquire(limit int64) Grant {
+	load := n.load.Add(onePick + 1)
+	if load&removedBit == 0 && (limit == 0 || int64(load&inFlightMask) <= limit) {
+		return Granted
 	}
-	return true
+	n.give(onePick + 1)
+	if load&removedBit != 0 {
+		return Gone
+	}
+	return Full
 }
 
-// Release ends what Acquire began. Removal and counts are one word, so either
-// Remove sees that nobody is left, or the last Release sees the removal: in both
-// orders somebody closes the connections.
-func (n *Node) Release() {
-	if n.load.Add(^uint64(0))&(removedBit|inFlightMask) == removedBit {
+// Release ends what Acquire began.
+func (n *Node) Release() { n.give(1) }
+
+// give takes load away. Removal and counts are one word, so either Remove sees
+// that nobody is left, or the last one sees the removal: in both orders somebody
+// closes the connections.
+func (n *Node) give(load uint64) {
+	if n.load.Add(-load)&(removedBit|inFlightMask) == removedBit {
 		n.base.Close()
 	}
 }
@@ -178,6 +227,7 @@ type Pick struct {
 	Node     *Node
 	Observer Observer // may be nil
 	Token    uint32
+	Counted  bool // tell the watcher of the end
 }
 
 // Answered tells the observer and counts failures.
@@ -195,4 +245,9 @@ func (p Pick) Answered(a outcome.Answer) {
 func (p Pick) Broke() { p.Node.failures.Add(1) }
 
 // Done ends the attempt, body included.
-func (p Pick) Done() { p.Node.Release() }
+func (p Pick) Done() {
+	p.Node.Release()
+	if p.Counted {
+		p.Node.watcher.Ended()
+	}
+}

@@ -25,11 +25,11 @@ func (b *base) Close()                { b.closed.Add(1) }
 
 func TestNode_LastOneOutClosesTheConnections_B12(t *testing.T) {
 	b := &base{}
-	n := New(discovery.Endpoint{Address: "a:80"}, 7, b)
-	require.True(t, n.Acquire())
-	require.True(t, n.Acquire())
+	n := New(discovery.Endpoint{Address: "a:80"}, 7, b, nil)
+	require.Equal(t, Granted, n.Acquire(0))
+	require.Equal(t, Granted, n.Acquire(0))
 	n.Remove()
-	assert.False(t, n.Acquire(), "a removed node takes nothing new")
+	assert.Equal(t, Gone, n.Acquire(0), "a removed node takes nothing new")
 	assert.Equal(t, int64(2), n.InFlight())
 	n.Release()
 	assert.Zero(t, b.closed.Load())
@@ -44,11 +44,11 @@ func TestNode_LastOneOutClosesTheConnections_B12(t *testing.T) {
 func TestNode_RemovalRacesWithRequests_B01(t *testing.T) {
 	for range 500 {
 		b := &base{}
-		n := New(discovery.Endpoint{Address: "a:80"}, 1, b)
+		n := New(discovery.Endpoint{Address: "a:80"}, 1, b, nil)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				for n.Acquire() {
+				for n.Acquire(0) == Granted {
 					n.Release()
 				}
 			})
@@ -61,7 +61,7 @@ func TestNode_RemovalRacesWithRequests_B01(t *testing.T) {
 }
 
 func TestNode_Reasons(t *testing.T) {
-	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{})
+	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{}, nil)
 	assert.Equal(t, "available", n.Reasons().String())
 	n.Update(discovery.Endpoint{Address: "a:80", Draining: true, Zone: "z"})
 	assert.Equal(t, Draining, n.Reasons())
@@ -73,9 +73,9 @@ func TestNode_Reasons(t *testing.T) {
 }
 
 func TestPick_Counts(t *testing.T) {
-	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{})
+	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{}, nil)
 	for _, c := range []outcome.Class{outcome.Success, outcome.ClientError, outcome.Failure, outcome.NeverSent, outcome.Canceled} {
-		require.True(t, n.Acquire())
+		require.Equal(t, Granted, n.Acquire(0))
 		p := Pick{Node: n}
 		p.Answered(outcome.Answer{Class: c})
 		p.Done()

@@ -1,0 +1,284 @@
+package balancer
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// member is an endpoint in the pool, as those see it who change the pool. Its
+// fields are guarded by the pool's lock.
+type member struct {
+	node     *node.Node
+	observer node.Observer
+	pool     *Pool
+
+	// What building a snapshot needs, at hand.
+	weight  float64
+	rank    rank
+	zone    string
+	reasons node.Reasons
+	order   uint64    // its place among those that this client uses, see Subset
+	since   time.Time // when slow start began, zero without
+
+	index int    // its place in the pool's list
+	picks uint64 // when the traffic was last looked at
+}
+
+// Changed implements [node.Watcher].
+func (m *member) Changed() { m.pool.changed(m) }
+
+// Ended implements [node.Watcher].
+func (m *member) Ended() { m.pool.ended() }
+
+// identity is what hashes of the endpoint are made of.
+func (m *member) identity() string { return m.node.Published().Key().ID }
+
+// groupKey names a group from one snapshot to the next.
+type groupKey struct {
+	route string // attribute and value
+	rank  rank
+	zone  string
+}
+
+// builder makes one snapshot.
+type builder struct {
+	pool    *Pool
+	rules   Rules
+	now     time.Time
+	keyer   Keyer
+	pickers map[groupKey]Picker
+	warming bool // somebody is in slow start
+	panics  bool
+}
+
+// build returns a snapshot of the members. What it costs depends on their number
+// only, about 20 ns for each.
+func (b *builder) build(s *snapshot, members []*member) {
+	s.main = b.cluster(members, "")
+	if len(b.rules.Routes) == 0 {
+		return
+	}
+	s.routes = newRoutings(b.rules.Routes)
+	for i := range s.routes {
+		r := &s.routes[i]
+		r.values = map[string]*cluster{}
+		for value, of := range byAttribute(members, r.Attribute) {
+			r.values[value] = b.cluster(of, r.Attribute+"="+value)
+		}
+	}
+}
+
+func byAttribute(members []*member, attribute string) map[string][]*member {
+	values := map[string][]*member{}
+	for _, m := range members {
+		if value := m.node.Published().Attributes[attribute]; value != "" && m.reasons&node.Leaving == 0 {
+			values[value] = append(values[value], m)
+		}
+	}
+	return values
+}
+
+// tierPlan is a tier that is being built.
+type tierPlan struct {
+	tierLoad
+	rank    rank
+	members []*member // those that are leaving are not among them
+}
+
+// cluster divides the members into tiers.
+func (b *builder) cluster(members []*member, route string) *cluster {
+	plans := plan(members)
+	loads := make([]tierLoad, len(plans))
+	for i := range plans {
+		loads[i] = plans[i].tierLoad
+	}
+	divide(loads, b.rules)
+	c := &cluster{}
+	var shares []float64
+	rejected := len(plans) > 0
+	for i := range plans {
+		p := &plans[i]
+		p.tierLoad = loads[i]
+		b.panics = b.panics || p.panic
+		rejected = rejected && (p.panic || p.total == 0)
+		if t, ok := b.tier(p, route); ok {
+			c.tiers = append(c.tiers, t)
+			shares = append(shares, p.share)
+		}
+	}
+	switch {
+	case len(members) == 0:
+		c.cause = errNoneFound
+	case rejected && b.rules.Panic.Reject:
+		c.cause = errPanic
+	case len(c.tiers) == 0:
+		c.cause = errAllUnavailable
+	default:
+		c.cuts, c.first = newCuts(shares, func(s float64) float64 { return s })
+	}
+	return c
+}
+
+// plan returns the tiers of the members, in order.
+func plan(members []*member) []tierPlan {
+	var plans []tierPlan
+	at, staying := 0, 0
+	for _, m := range members {
+		if m.reasons&node.Leaving != 0 {
+			continue
+		}
+		if at >= len(plans) || plans[at].rank != m.rank {
+			if at = slices.IndexFunc(plans, func(p tierPlan) bool { return p.rank == m.rank }); at < 0 {
+				at = len(plans)
+				plans = append(plans, tierPlan{rank: m.rank, tierLoad: tierLoad{standby: m.rank.standby}})
+			}
+		}
+		p := &plans[at]
+		p.total += m.weight
+		if m.reasons == 0 {
+			p.available += m.weight
+		}
+		staying++
+	}
+	slices.SortFunc(plans, func(a, b tierPlan) int { return a.rank.compare(b.rank) })
+	for i := range plans {
+		if len(plans) == 1 && staying == len(members) {
+			plans[i].members = members
+		} else {
+			plans[i].members = keep(members, func(m *member) bool {
+				return m.rank == plans[i].rank && m.reasons&node.Leaving == 0
+			})
+		}
+	}
+	return plans
+}
+
+// keep returns the members that match, in a slice of its own.
+func keep(members []*member, match func(*member) bool) []*member {
+	kept := make([]*member, 0, len(members))
+	for _, m := range members {
+		if match(m) {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// tier divides the members of a priority into groups. ok is false if nobody in it
+// may be picked.
+func (b *builder) tier(p *tierPlan, route string) (t tier, ok bool) {
+	usable, away := p.members, []*member(nil)
+	if ignoreHealth := p.panic && !b.rules.Panic.Reject; !ignoreHealth && p.available < p.total {
+		usable = keep(p.members, func(m *member) bool { return m.reasons == 0 })
+		away = keep(p.members, func(m *member) bool { return m.reasons != 0 })
+	}
+	if len(usable) == 0 {
+		return t, false
+	}
+	t = tier{rank: p.rank, local: -1}
+	key := groupKey{route: route, rank: p.rank}
+	if b.keyer != nil {
+		t.candidates = b.candidates(make([]Candidate, 0, len(usable)), usable)
+		t.groups = []group{b.group(key, t.candidates, b.candidates(nil, away))}
+		return t, true
+	}
+	zones := []zoneLoad{{share: 1}}
+	if !p.panic && b.rules.Zones.Local != "" {
+		if z := zonesOf(p.members); b.rules.Zones.applies(z, len(p.members)) {
+			b.rules.Zones.divideZones(z)
+			zones = slices.DeleteFunc(z, func(l zoneLoad) bool { return l.available == 0 })
+		}
+	}
+	b.divideTier(&t, usable, zones, key)
+	return t, true
+}
+
+// divideTier makes the groups of a tier, one for each zone, and cuts each down to
+// the part that this client uses.
+func (b *builder) divideTier(t *tier, usable []*member, zones []zoneLoad, key groupKey) {
+	size := b.pool.subsetSize(b.rules)
+	all := make([]Candidate, 0, len(usable)) // enough for all: groups are parts of it
+	for _, z := range zones {
+		of := usable
+		if len(zones) > 1 || z.name != "" {
+			of = keep(usable, func(m *member) bool { return m.zone == z.name })
+		}
+		if size > 0 {
+			of = first(of, max(int(math.Ceil(float64(size)*z.share)), min(size, minSubset)))
+		}
+		begin := len(all)
+		all = b.candidates(all, of)
+		key.zone = z.name
+		if z.name != "" && z.name == b.rules.Zones.Local && len(zones) > 1 {
+			t.local = len(t.groups)
+		}
+		t.groups = append(t.groups, b.group(key, all[begin:len(all):len(all)], nil))
+	}
+	t.candidates = all
+	var only int
+	if t.cuts, only = newCuts(zones, func(z zoneLoad) float64 { return z.share }); t.cuts == nil && only > 0 {
+		// Everything goes to one group: it comes first.
+		t.groups[0], t.groups[only] = t.groups[only], t.groups[0]
+		switch t.local {
+		case 0:
+			t.local = only
+		case only:
+			t.local = 0
+		}
+	}
+}
+
+// zonesOf returns the zones that the members are in, and what is available there.
+func zonesOf(members []*member) []zoneLoad {
+	var zones []zoneLoad
+	at := 0
+	for _, m := range members {
+		if at >= len(zones) || zones[at].name != m.zone {
+			at = slices.IndexFunc(zones, func(z zoneLoad) bool { return z.name == m.zone })
+			if at < 0 {
+				at = len(zones)
+				zones = append(zones, zoneLoad{name: m.zone})
+			}
+		}
+		if m.reasons == 0 {
+			zones[at].available += m.weight
+		}
+	}
+	return zones
+}
+
+// candidates appends the members as what algorithms see.
+func (b *builder) candidates(to []Candidate, members []*member) []Candidate {
+	for _, m := range members {
+		weight := m.weight
+		if !m.since.IsZero() && b.keyer == nil {
+			weight *= b.ramp(m)
+		}
+		to = append(to, Candidate{m.node, m.observer, weight})
+	}
+	return to
+}
+
+// ramp returns the part of its weight that a member in slow start has.
+func (b *builder) ramp(m *member) float64 {
+	age := b.now.Sub(m.since)
+	if b.rules.SlowStart.Window <= 0 || age >= b.rules.SlowStart.Window {
+		m.since = time.Time{}
+		return 1
+	}
+	b.warming = true
+	return b.rules.SlowStart.factor(age)
+}
+
+func (b *builder) group(key groupKey, candidates, away []Candidate) group {
+	g := group{candidates: candidates}
+	g.picker = b.pool.builder.Build(Group{
+		Candidates: candidates, Unavailable: away, Previous: b.pool.pickers[key], Now: b.now,
+	})
+	g.estimator, _ = g.picker.(Estimator)
+	b.pickers[key] = g.picker
+	return g
+}

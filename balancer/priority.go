@@ -1,0 +1,81 @@
+package balancer
+
+import "cmp"
+
+// rank is the place of an endpoint among the tiers.
+type rank struct {
+	standby  bool
+	priority int
+}
+
+func (r rank) compare(o rank) int {
+	if r.standby != o.standby {
+		if r.standby {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Compare(r.priority, o.priority)
+}
+
+// tierLoad is what is known of a tier, and what follows for it.
+type tierLoad struct {
+	standby          bool
+	available, total float64 // weights; those that are leaving are in neither
+	share            float64 // of the traffic, in 0..1
+	panic            bool
+}
+
+// divide gives each tier its share of the traffic, as Envoy does: a tier has the
+// health available/total times the overprovisioning factor, at most 1; the tiers
+// are filled in order until all traffic is given away. If all of them together
+// are not healthy enough, the shares grow in proportion, and a tier below the
+// threshold is in panic. If all are in panic, traffic goes by weight.
+//
+// Standby tiers come last. They get everything once no other tier has anything
+// available, and nothing before.
+func divide(tiers []tierLoad, r Rules) {
+	regular := tiers
+	for len(regular) > 0 && regular[len(regular)-1].standby {
+		regular = regular[:len(regular)-1]
+	}
+	if standby := tiers[len(regular):]; len(standby) > 0 && !anyAvailable(regular) && (anyAvailable(standby) || len(regular) == 0) {
+		regular = standby
+	}
+	health := func(t tierLoad) float64 {
+		if t.total == 0 {
+			return 0
+		}
+		return min(1, r.Priorities.Overprovisioning*t.available/t.total)
+	}
+	sum, total, calm := 0.0, 0.0, false
+	for _, t := range regular {
+		sum += health(t)
+		total += t.total
+	}
+	for i := range regular {
+		t := &regular[i]
+		t.panic = sum < 1 && t.available < r.Panic.Threshold*t.total
+		calm = calm || (!t.panic && t.total > 0)
+	}
+	left := 1.0
+	for i := range regular {
+		t := &regular[i]
+		switch {
+		case !calm && total > 0:
+			t.share = t.total / total
+		case sum > 0:
+			t.share = min(left, health(*t)/min(sum, 1))
+		}
+		left -= t.share
+	}
+}
+
+func anyAvailable(tiers []tierLoad) bool {
+	for _, t := range tiers {
+		if t.available > 0 {
+			return true
+		}
+	}
+	return false
+}

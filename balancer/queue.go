@@ -1,0 +1,130 @@
+package balancer
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/wait"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// ErrSaturated is what [SaturatedError] wraps: every endpoint has as many attempts
+// as [Rules.MaxInFlight] allows.
+var ErrSaturated = errors.New("balancer: every endpoint has as many requests as MaxInFlight allows")
+
+// SaturatedError says that no endpoint had room for an attempt, and that it could
+// not wait, or has waited for nothing. The request was sent to nobody.
+type SaturatedError struct {
+	// Waited is how long it was in the queue.
+	Waited time.Duration
+	// QueueFull says that there was no place in the queue.
+	QueueFull bool
+}
+
+// Error implements error.
+func (e *SaturatedError) Error() string {
+	switch {
+	case e.QueueFull:
+		return ErrSaturated.Error() + ", and the queue is full"
+	case e.Waited > 0:
+		return fmt.Sprintf("%v, for the %v that the queue allows", ErrSaturated, e.Waited)
+	}
+	return ErrSaturated.Error()
+}
+
+// Unwrap makes errors.Is find [ErrSaturated].
+func (e *SaturatedError) Unwrap() error { return ErrSaturated }
+
+// Reason returns [outcome.Limiter].
+func (e *SaturatedError) Reason() outcome.Reason { return outcome.Limiter }
+
+// errNoRoom is what a pick that does not wait is refused with.
+var errNoRoom error = &SaturatedError{}
+
+// queue is where attempts wait for room, first come, first served. Who ends an
+// attempt picks for the first in the queue and hands the pick over, so nobody can
+// overtake. It also counts the attempts in flight of the pool, for those who need
+// that.
+type queue struct {
+	inFlight atomic.Int64
+	waiting  atomic.Int32 // about to be, or in the list
+
+	mu      sync.Mutex // guards waiters; picks are made under it, taken before the pool's lock
+	waiters list.List  // of *waiter
+}
+
+// waiter is an attempt in the queue.
+type waiter struct {
+	info   Info
+	pick   Pick
+	err    error
+	served chan struct{} // closed when pick or err is there
+}
+
+// ended is told that an attempt has ended.
+func (p *Pool) ended() {
+	p.queue.inFlight.Add(-1)
+	p.serve()
+}
+
+// serve picks for those who wait, in their order, as long as there is room.
+func (p *Pool) serve() {
+	q := &p.queue
+	if q.waiting.Load() == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	routed := len(p.snapshot.Load().routes) > 0
+	for e := q.waiters.Front(); e != nil; {
+		w, at := e.Value.(*waiter), e
+		e = e.Next()
+		w.info.Now = p.now()
+		if w.pick, w.err = p.Pick(w.info); !errors.Is(w.err, ErrSaturated) {
+			q.waiters.Remove(at)
+			close(w.served)
+		} else if !routed {
+			return // what there is no room for is the same for all
+		}
+	}
+}
+
+// pickQueued is [Pool.Pick] that waits in the queue while there is no room.
+func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, error) {
+	q := &p.queue
+	q.waiting.Add(1) // before the pick: who makes room after it sees us
+	defer q.waiting.Add(-1)
+	q.mu.Lock()
+	if q.waiters.Len() == 0 {
+		if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
+			q.mu.Unlock()
+			return pick, err
+		}
+	}
+	if q.waiters.Len() >= limits.Size {
+		q.mu.Unlock()
+		return Pick{}, &SaturatedError{QueueFull: true}
+	}
+	w := &waiter{info: info, served: make(chan struct{})}
+	place := q.waiters.PushBack(w)
+	q.mu.Unlock()
+
+	gaveUp := wait.SleepOr(ctx, p.clock, limits.Timeout, w.served) != nil
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-w.served:
+		return w.pick, w.err // the context of the attempt decides what becomes of it
+	default:
+	}
+	q.waiters.Remove(place)
+	if gaveUp {
+		return Pick{}, context.Cause(ctx)
+	}
+	return Pick{}, &SaturatedError{Waited: limits.Timeout}
+}

@@ -1,0 +1,165 @@
+package balancer
+
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/hashkey"
+)
+
+// orderMembers gives each member its place in this client's order, of which it
+// will use the first size. seed is the client's.
+func (s Subset) orderMembers(members []*member, seed uint64, size int) {
+	if s.Clients > 0 {
+		rocksteadier(members, s.Ordinal, size)
+		return
+	}
+	for _, m := range members {
+		if m.order == 0 { // it depends on nothing else
+			m.order = hashkey.StringSeed(m.identity(), seed) | 1
+		}
+	}
+}
+
+// lotSize is the number of endpoints, and of clients, that are matched with each
+// other one by one.
+const lotSize = 10
+
+// rocksteadier orders the endpoints as Google's "Rocksteadier" subsetting does:
+// endpoints and clients are cut into lots of ten; a lot of clients goes from one
+// lot of endpoints to the next, and in each, every client takes another endpoint.
+// The next lot of clients begins where this one has what it needs. So all endpoints
+// have the same number of clients, give or take one. The order within a lot is a
+// hash, so that a change there moves few.
+func rocksteadier(members []*member, ordinal, size int) {
+	sorted := slices.Clone(members)
+	slices.SortFunc(sorted, func(a, b *member) int { // web-2 before web-10
+		x, y := a.identity(), b.identity()
+		return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
+	})
+	clientLot, place := ordinal/lotSize, ordinal%lotSize
+	lots := (len(sorted) + lotSize - 1) / lotSize
+	for visit, lot := range vanDerCorput(lots) {
+		visit = (visit - clientLot*size%lots + lots) % lots
+		in := sorted[lot*lotSize : min((lot+1)*lotSize, len(sorted))]
+		slices.SortFunc(in, func(a, b *member) int {
+			seed := uint64(clientLot)
+			return cmp.Compare(hashkey.StringSeed(a.identity(), seed), hashkey.StringSeed(b.identity(), seed))
+		})
+		for i, m := range in {
+			// This client's own endpoint of each lot comes first, then those of
+			// its neighbours.
+			distance := (i - place + lotSize) % lotSize
+			m.order = uint64(distance)<<32 | uint64(visit)<<1 | 1
+		}
+	}
+}
+
+// vanDerCorput returns 0 to n-1 in an order of which every beginning is spread
+// evenly: by the bits of the number, reversed.
+func vanDerCorput(n int) []int {
+	width := bits.Len(uint(max(n-1, 0)))
+	order := make([]int, 0, n)
+	for i := range 1 << width {
+		if r := int(bits.Reverse64(uint64(i)) >> (64 - width)); r < n {
+			order = append(order, r)
+		}
+	}
+	return order
+}
+
+// first returns the k members that come first in the client's order, in the order
+// of the list.
+func first(members []*member, k int) []*member {
+	if k >= len(members) {
+		return members
+	}
+	orders := make([]uint64, len(members))
+	for i, m := range members {
+		orders[i] = m.order
+	}
+	last := nth(orders, k-1)
+	chosen := make([]*member, 0, k)
+	for _, m := range members {
+		if m.order <= last && len(chosen) < k {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen
+}
+
+// nth returns the value that would be at index n if they were sorted: Hoare's
+// quickselect. It changes their order.
+func nth(values []uint64, n int) uint64 {
+	for len(values) > 1 {
+		pivot := values[len(values)/2]
+		i, k := 0, len(values)-1
+		for i <= k {
+			for values[i] < pivot {
+				i++
+			}
+			for values[k] > pivot {
+				k--
+			}
+			if i <= k {
+				values[i], values[k] = values[k], values[i]
+				i++
+				k--
+			}
+		}
+		switch {
+		case n <= k:
+			values = values[:k+1]
+		case n >= i:
+			values, n = values[i:], n-i
+		default:
+			return values[n]
+		}
+	}
+	return values[0]
+}
+
+// subsetSizer decides how many endpoints this client's traffic is enough for.
+type subsetSizer struct {
+	size    int // 0 is all
+	looked  time.Time
+	pause   time.Duration
+	looking bool
+}
+
+const (
+	// minSubset protects against failures that come together.
+	minSubset      = 12
+	firstLookAfter = 2 * time.Second
+	lookEvery      = time.Minute
+)
+
+// next returns when to look again.
+func (s *subsetSizer) next() time.Time { return s.looked.Add(s.pause) }
+
+// start begins to look at the traffic, if that was not begun before.
+func (s *subsetSizer) start(now time.Time) {
+	if !s.looking {
+		*s = subsetSizer{looking: true, looked: now, pause: firstLookAfter}
+	}
+}
+
+// look takes the number of attempts since the last look, among n endpoints.
+func (s *subsetSizer) look(now time.Time, attempts uint64, n int) {
+	rate := float64(attempts) / max(now.Sub(s.looked), time.Millisecond).Seconds()
+	s.looked, s.pause = now, min(2*s.pause, lookEvery)
+	size := s.size
+	if size == 0 || size > n {
+		size = n
+	}
+	want := min(max(int(math.Ceil(rate)), minSubset), n)
+	if want >= 2*size || 2*want <= size || want == n {
+		s.size = want
+	}
+	if s.size >= n {
+		s.size = 0
+	}
+}
