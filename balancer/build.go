@@ -95,15 +95,13 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	for i := range plans {
 		loads[i] = plans[i].tierLoad
 	}
-	divide(loads, b.rules)
+	calm := divide(loads, b.rules)
 	c := &cluster{}
 	var shares []float64
-	rejected := len(plans) > 0
 	for i := range plans {
 		p := &plans[i]
 		p.tierLoad = loads[i]
 		b.panics = b.panics || p.panic
-		rejected = rejected && (p.panic || p.total == 0)
 		if t, ok := b.tier(p, route); ok {
 			c.tiers = append(c.tiers, t)
 			shares = append(shares, p.share)
@@ -112,7 +110,7 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	switch {
 	case len(members) == 0:
 		c.cause = errNoneFound
-	case rejected && b.rules.Panic.Reject:
+	case !calm && b.rules.Panic.Reject && len(c.tiers) > 0:
 		c.cause = errPanic
 	case len(c.tiers) == 0:
 		c.cause = errAllUnavailable

@@ -33,8 +33,9 @@ type tierLoad struct {
 // threshold is in panic. If all are in panic, traffic goes by weight.
 //
 // Standby tiers come last. They get everything once no other tier has anything
-// available, and nothing before.
-func divide(tiers []tierLoad, r Rules) {
+// available, and nothing before. It returns whether some tier that has traffic is
+// not in panic.
+func divide(tiers []tierLoad, r Rules) (calm bool) {
 	regular := tiers
 	for len(regular) > 0 && regular[len(regular)-1].standby {
 		regular = regular[:len(regular)-1]
@@ -48,7 +49,7 @@ func divide(tiers []tierLoad, r Rules) {
 		}
 		return min(1, r.Priorities.Overprovisioning*t.available/t.total)
 	}
-	sum, total, calm := 0.0, 0.0, false
+	sum, total := 0.0, 0.0
 	for _, t := range regular {
 		sum += health(t)
 		total += t.total
@@ -69,6 +70,7 @@ func divide(tiers []tierLoad, r Rules) {
 		}
 		left -= t.share
 	}
+	return calm
 }
 
 func anyAvailable(tiers []tierLoad) bool {

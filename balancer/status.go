@@ -18,6 +18,14 @@ type Status struct {
 	Endpoints []EndpointStatus
 	// Draining is how many endpoints have left and still have requests.
 	Draining int
+	// Panic says that so few endpoints are healthy that their health is
+	// ignored, or calls fail.
+	Panic bool
+	// Subset is how many endpoints of each priority this client uses, 0 for
+	// all. See Rules.Subset.
+	Subset int
+	// Waiting is how many attempts wait for room, see Rules.MaxInFlight.
+	Waiting int
 }
 
 // EndpointStatus is what a pool knows of one endpoint.
@@ -41,6 +49,8 @@ type EndpointStatus struct {
 func (p *Pool) Status() Status {
 	p.mu.Lock()
 	status, members := p.status, p.members
+	status.Panic, status.Subset = p.panics, p.subsetSize(p.rules)
+	status.Waiting = int(p.queue.waiting.Load())
 	for n := range p.draining {
 		if n.InFlight() > 0 {
 			status.Draining++

@@ -57,6 +57,7 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	resp, err := a.Send(pick.Transport())
 	if resp != nil && t.pool.hideReports.Load() {
 		resp.Header.Del(orca.Header)
+		resp.Header.Del(orca.Header + "-Bin") // its older form
 	}
 	if err != nil && a.Outcome.Class.Bad() { // it may have moved; one that answers has not
 		t.pool.Refresh()
