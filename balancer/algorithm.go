@@ -58,6 +58,8 @@ type Group struct {
 	Previous Picker
 	// Now is the present instant.
 	Now time.Time
+
+	limited bool // Rules.MaxInFlight is set
 }
 
 // A Keyer is a [Builder] whose pickers choose by a key that they find in the
@@ -105,8 +107,6 @@ type Info struct {
 	Tried []uint64
 	// Request is the request to be sent, or nil where there is none.
 	Request *http.Request
-
-	limit int64 // Rules.MaxInFlight, set by the pool
 }
 
 // An Estimator is a [Picker] that can tell what a pick will cost. With one, the
@@ -143,8 +143,7 @@ func (c *Candidate) Observer() Observer { return c.observer }
 // picks another, it is asked again, and then the next usable one is taken. It
 // should if it does not choose by chance, for then it would pick the same again.
 func (c *Candidate) Usable(info Info) bool {
-	return !slices.Contains(info.Tried, c.node.Serial()) &&
-		(info.limit == 0 || c.node.InFlight() < info.limit)
+	return !c.node.Full() && !slices.Contains(info.Tried, c.node.Serial())
 }
 
 // Validate returns all that is wrong with the settings of an algorithm, or nil.

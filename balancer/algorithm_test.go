@@ -176,7 +176,7 @@ func TestRandom_HonoursWeights_B07(t *testing.T) {
 
 func hold(c Candidate, n int) {
 	for range n {
-		c.node.Acquire(0)
+		c.node.Acquire()
 	}
 }
 
@@ -347,7 +347,7 @@ func (l load) run(p Picker, c []Candidate) []int {
 		now := epoch.Add(at)
 		i := p.Pick(Info{Now: now})
 		got[i]++
-		c[i].node.Acquire(0)
+		c[i].node.Acquire()
 		f := flight{c: c[i], token: c[i].observer.Picked(now)}
 		f.took, f.class = l.took(i, at)
 		f.lands = at + f.took

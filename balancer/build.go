@@ -275,6 +275,7 @@ func (b *builder) group(key groupKey, candidates, away []Candidate) group {
 	g := group{candidates: candidates}
 	g.picker = b.pool.builder.Build(Group{
 		Candidates: candidates, Unavailable: away, Previous: b.pool.pickers[key], Now: b.now,
+		limited: b.rules.MaxInFlight > 0,
 	})
 	g.estimator, _ = g.picker.(Estimator)
 	b.pickers[key] = g.picker

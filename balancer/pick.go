@@ -40,19 +40,16 @@ func (p Pick) Done() { p.pick.Done() }
 func (p *Pool) Pick(info Info) (Pick, error) {
 	for {
 		s := p.snapshot.Load()
-		from, err := s.cluster(&info)
-		if err != nil {
-			return Pick{}, err
+		var c *Candidate
+		if s.plain.picker != nil && len(info.Tried) == 0 {
+			c = &s.plain.candidates[s.plain.picker.Pick(info)]
+		} else {
+			var err error
+			if c, err = p.choose(s, &info); err != nil {
+				return Pick{}, err
+			}
 		}
-		if from.cause != nil {
-			return Pick{}, p.refusal(from.cause)
-		}
-		info.limit = s.limit
-		c := s.pick(from, &info)
-		if c == nil {
-			return Pick{}, errNoRoom
-		}
-		if c.node.Acquire(s.limit) != node.Granted {
+		if c.node.Acquire() != node.Granted {
 			continue // removed since: a newer snapshot is there; or another was faster
 		}
 		pick := node.Pick{Node: c.node, Observer: c.observer, Counted: s.counted}
@@ -64,6 +61,22 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		}
 		return Pick{pick}, nil
 	}
+}
+
+// choose decides where among the endpoints to pick, and picks.
+func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, error) {
+	from, err := s.cluster(info)
+	switch {
+	case err != nil:
+		return nil, err
+	case from.cause != nil:
+		return nil, p.refusal(from.cause)
+	}
+	c := s.pick(from, info)
+	if c == nil {
+		return nil, errNoRoom
+	}
+	return c, nil
 }
 
 // Others reports whether there is an available endpoint for the call that is not

@@ -163,6 +163,7 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)
 		m.order = 0
+		m.node.SetLimit(uint32(r.MaxInFlight))
 	}
 	p.rules, p.sizer = r, subsetSizer{}
 	p.maxConnAge.Store(int64(r.MaxConnectionAge))

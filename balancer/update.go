@@ -135,6 +135,7 @@ func (p *Pool) newMember(e discovery.Endpoint) *member {
 	conns := &conns{endpoint: e, pool: p}
 	m := &member{pool: p, observer: p.observer(e, nil)}
 	m.node = node.New(e, p.serial, conns, m)
+	m.node.SetLimit(uint32(p.rules.MaxInFlight))
 	conns.node = m.node
 	m.take(e)
 	return m
@@ -224,8 +225,8 @@ func (p *Pool) apply(marked []*member) {
 // publishLocked makes picks see the members. A change, if there is one, is told
 // later.
 func (p *Pool) publishLocked(now time.Time, change *Change) {
-	s := &snapshot{limit: int64(p.rules.MaxInFlight), queue: p.rules.Queue, rand: p.rand}
-	s.counted = s.limit > 0 || p.counts
+	s := &snapshot{limited: p.rules.MaxInFlight > 0, queue: p.rules.Queue, rand: p.rand}
+	s.counted = s.limited || p.counts
 	b := &builder{pool: p, rules: p.rules, now: now, pickers: make(map[groupKey]Picker, len(p.pickers))}
 	s.keyer, _ = p.builder.(Keyer)
 	b.keyer = s.keyer
@@ -234,6 +235,7 @@ func (p *Pool) publishLocked(now time.Time, change *Change) {
 	}
 	b.build(s, p.members)
 	p.pickers = b.pickers
+	s.shorten()
 	p.snapshot.Store(s)
 
 	panics := p.panics

@@ -95,6 +95,7 @@ type Node struct {
 	//	bits 0-23   in flight
 	load    atomic.Uint64
 	reasons atomic.Uint32 // all but Removed
+	limit   atomic.Uint32 // on attempts in flight; 0 is none
 	serial  uint64
 	base    Base
 	watcher Watcher // may be nil
@@ -195,11 +196,21 @@ const (
 	Full
 )
 
-// Acquire counts one attempt, unless the node was removed or already has as many
-// as the limit allows. A limit of zero is none.
-func (n *Node) Acquire(limit int64) Grant {
+// SetLimit sets how many attempts the node may have at once; 0 means any number.
+// Those that it has stay.
+func (n *Node) SetLimit(limit uint32) { n.limit.Store(limit) }
+
+// Full reports whether the node has as many attempts as its limit allows.
+func (n *Node) Full() bool {
+	limit := n.limit.Load()
+	return limit != 0 && n.load.Load()&inFlightMask >= uint64(limit)
+}
+
+// Acquire counts one attempt, unless the node was removed or is full.
+func (n *Node) Acquire() Grant {
 	load := n.load.Add(onePick + 1)
-	if load&removedBit == 0 && (limit == 0 || int64(load&inFlightMask) <= limit) {
+	limit := uint64(n.limit.Load())
+	if load&removedBit == 0 && (limit == 0 || load&inFlightMask <= limit) {
 		return Granted
 	}
 	n.give(onePick + 1)

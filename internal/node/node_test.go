@@ -26,10 +26,10 @@ func (b *base) Close()                { b.closed.Add(1) }
 func TestNode_LastOneOutClosesTheConnections_B12(t *testing.T) {
 	b := &base{}
 	n := New(discovery.Endpoint{Address: "a:80"}, 7, b, nil)
-	require.Equal(t, Granted, n.Acquire(0))
-	require.Equal(t, Granted, n.Acquire(0))
+	require.Equal(t, Granted, n.Acquire())
+	require.Equal(t, Granted, n.Acquire())
 	n.Remove()
-	assert.Equal(t, Gone, n.Acquire(0), "a removed node takes nothing new")
+	assert.Equal(t, Gone, n.Acquire(), "a removed node takes nothing new")
 	assert.Equal(t, int64(2), n.InFlight())
 	n.Release()
 	assert.Zero(t, b.closed.Load())
@@ -48,7 +48,7 @@ func TestNode_RemovalRacesWithRequests_B01(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				for n.Acquire(0) == Granted {
+				for n.Acquire() == Granted {
 					n.Release()
 				}
 			})
@@ -75,7 +75,7 @@ func TestNode_Reasons(t *testing.T) {
 func TestPick_Counts(t *testing.T) {
 	n := New(discovery.Endpoint{Address: "a:80"}, 1, &base{}, nil)
 	for _, c := range []outcome.Class{outcome.Success, outcome.ClientError, outcome.Failure, outcome.NeverSent, outcome.Canceled} {
-		require.Equal(t, Granted, n.Acquire(0))
+		require.Equal(t, Granted, n.Acquire())
 		p := Pick{Node: n}
 		p.Answered(outcome.Answer{Class: c})
 		p.Done()
