@@ -96,15 +96,23 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 		loads[i] = plans[i].tierLoad
 	}
 	calm := divide(loads, b.rules)
-	c := &cluster{}
+	c := &cluster{tiers: make([]tier, 0, len(plans))} // leaves point into it
 	var shares []float64
 	for i := range plans {
 		p := &plans[i]
 		p.tierLoad = loads[i]
 		b.panics = b.panics || p.panic
-		if t, ok := b.tier(p, route); ok {
-			c.tiers = append(c.tiers, t)
-			shares = append(shares, p.share)
+		t, parts := b.tier(p, route)
+		if len(t.groups) == 0 {
+			continue
+		}
+		c.tiers = append(c.tiers, t)
+		for k, part := range parts {
+			if share := p.share * part; share > 1e-9 {
+				g := t.groups[k]
+				c.leaves = append(c.leaves, leaf{g, &c.tiers[len(c.tiers)-1], t.local && k == 0 && g.estimator != nil})
+				shares = append(shares, share)
+			}
 		}
 	}
 	switch {
@@ -112,10 +120,10 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 		c.cause = errNoneFound
 	case !calm && b.rules.Panic.Reject && len(c.tiers) > 0:
 		c.cause = errPanic
-	case len(c.tiers) == 0:
+	case len(c.leaves) == 0:
 		c.cause = errAllUnavailable
 	default:
-		c.cuts, c.first = newCuts(shares, func(s float64) float64 { return s })
+		c.cuts = newCuts(shares)
 	}
 	return c
 }
@@ -165,68 +173,60 @@ func keep(members []*member, match func(*member) bool) []*member {
 	return kept
 }
 
-// tier divides the members of a priority into groups. ok is false if nobody in it
-// may be picked.
-func (b *builder) tier(p *tierPlan, route string) (t tier, ok bool) {
+// tier divides the members of a priority into groups, and returns the share of
+// each in the traffic of the tier. There is no group if nobody may be picked. The
+// local zone comes first.
+func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	usable, away := p.members, []*member(nil)
 	if ignoreHealth := p.panic && !b.rules.Panic.Reject; !ignoreHealth && p.available < p.total {
 		usable = keep(p.members, func(m *member) bool { return m.reasons == 0 })
 		away = keep(p.members, func(m *member) bool { return m.reasons != 0 })
 	}
 	if len(usable) == 0 {
-		return t, false
+		return t, nil
 	}
-	t = tier{rank: p.rank, local: -1}
 	key := groupKey{route: route, rank: p.rank}
 	if b.keyer != nil {
 		t.candidates = b.candidates(make([]Candidate, 0, len(usable)), usable)
 		t.groups = []group{b.group(key, t.candidates, b.candidates(nil, away))}
-		return t, true
+		return t, []float64{1}
 	}
-	zones := []zoneLoad{{share: 1}}
-	if !p.panic && b.rules.Zones.Local != "" {
-		if z := zonesOf(p.members); b.rules.Zones.applies(z, len(p.members)) {
-			b.rules.Zones.divideZones(z)
-			zones = slices.DeleteFunc(z, func(l zoneLoad) bool { return l.available == 0 })
-		}
-	}
-	b.divideTier(&t, usable, zones, key)
-	return t, true
-}
-
-// divideTier makes the groups of a tier, one for each zone, and cuts each down to
-// the part that this client uses.
-func (b *builder) divideTier(t *tier, usable []*member, zones []zoneLoad, key groupKey) {
 	size := b.pool.subsetSize(b.rules)
-	all := make([]Candidate, 0, len(usable)) // enough for all: groups are parts of it
-	for _, z := range zones {
+	t.candidates = make([]Candidate, 0, len(usable)) // enough for all: groups are parts of it
+	for _, z := range b.zones(p) {
 		of := usable
-		if len(zones) > 1 || z.name != "" {
+		if z.name != "" || z.share < 1 {
 			of = keep(usable, func(m *member) bool { return m.zone == z.name })
 		}
 		if size > 0 {
 			of = first(of, max(int(math.Ceil(float64(size)*z.share)), min(size, minSubset)))
 		}
-		begin := len(all)
-		all = b.candidates(all, of)
+		t.local = t.local || (z.name != "" && z.name == b.rules.Zones.Local)
+		begin := len(t.candidates)
+		t.candidates = b.candidates(t.candidates, of)
 		key.zone = z.name
-		if z.name != "" && z.name == b.rules.Zones.Local && len(zones) > 1 {
-			t.local = len(t.groups)
-		}
-		t.groups = append(t.groups, b.group(key, all[begin:len(all):len(all)], nil))
+		t.groups = append(t.groups, b.group(key, t.candidates[begin:len(t.candidates):len(t.candidates)], nil))
+		shares = append(shares, z.share)
 	}
-	t.candidates = all
-	var only int
-	if t.cuts, only = newCuts(zones, func(z zoneLoad) float64 { return z.share }); t.cuts == nil && only > 0 {
-		// Everything goes to one group: it comes first.
-		t.groups[0], t.groups[only] = t.groups[only], t.groups[0]
-		switch t.local {
-		case 0:
-			t.local = only
-		case only:
-			t.local = 0
-		}
+	return t, shares
+}
+
+// zones returns the zones of a tier that have something available, with their
+// shares of its traffic, the local one first; or one without a name for all.
+func (b *builder) zones(p *tierPlan) []zoneLoad {
+	if b.rules.Zones.Local == "" || p.panic {
+		return []zoneLoad{{share: 1}}
 	}
+	zones := zonesOf(p.members)
+	if !b.rules.Zones.applies(zones, len(p.members)) {
+		return []zoneLoad{{share: 1}}
+	}
+	b.rules.Zones.divideZones(zones)
+	zones = slices.DeleteFunc(zones, func(z zoneLoad) bool { return z.available == 0 })
+	slices.SortStableFunc(zones, func(x, y zoneLoad) int {
+		return compareBool(x.name != b.rules.Zones.Local, y.name != b.rules.Zones.Local)
+	})
+	return zones
 }
 
 // zonesOf returns the zones that the members are in, and what is available there.

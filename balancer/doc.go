@@ -11,10 +11,41 @@
 // only the endpoints that may be used, in tiers by priority, so a pick takes no
 // lock, allocates nothing, and looks at no endpoint that cannot serve.
 //
-// Start with [PeakEWMA], which is the default. Take [LeastRequest] where answers
-// are too few to learn from, [RoundRobin] where requests must be even in number,
-// [Random] as a baseline. An algorithm of your own implements the three small
-// interfaces that these do.
+// # Algorithms
+//
+// Start with [PeakEWMA], which is the default: it learns how long each endpoint
+// takes, and avoids what is slow, overloaded or failing. Take another one
+//
+//   - where answers are too few or too different to learn from: [LeastRequest];
+//   - where requests must be even in number: [RoundRobin];
+//   - as a baseline, or for very many clients with a few requests each: [Random];
+//   - where requests with the same key should meet the same endpoint, for its
+//     cache: [Rendezvous] up to about 100 endpoints, [Maglev] above, [RingHash] to
+//     match a ring that exists;
+//   - where servers report their load (package orca): [HotCold], or [LoadWeighted]
+//     for weights that change slowly.
+//
+// An algorithm of your own implements the three small interfaces that these do.
+//
+// # Rules
+//
+// [Rules] say which endpoints the algorithm may choose from, and work with every
+// one of them. A pick goes through them in this order:
+//
+//  1. A [Route] that applies to the request leaves the endpoints whose attribute
+//     has the value that it asks for.
+//  2. Of these, those that are draining are never used. Those that are unhealthy
+//     are not, unless so many are that it is [Panic].
+//  3. A priority is drawn, by how much each can carry ([Priorities]). Standby
+//     endpoints serve when nothing else can.
+//  4. A zone is drawn, mostly the local one ([Zones]).
+//  5. Of a large pool, this client uses a part ([Subset]).
+//  6. The algorithm picks. An endpoint that is new counts for less ([SlowStart]);
+//     one that the call has tried, or that is full (MaxInFlight), is passed over.
+//
+// All but the draws is done when something changes, not when a request comes.
+//
+// # Connections
 //
 // [Transport] is the http.RoundTripper for a pool. Each endpoint has connections
 // of its own, made from a template; requests keep the URL, Host and TLS server
@@ -27,5 +58,6 @@
 // end; then its connections are closed.
 //
 // The package repeats nothing: package retry does. It does not probe endpoints
-// either; what it knows of their health is what an algorithm learns from attempts.
+// either: what it knows of their health is what an algorithm learns from attempts,
+// and what [Pool.SetHealthy] is told.
 package balancer

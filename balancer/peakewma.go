@@ -9,7 +9,6 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
-	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -104,29 +103,19 @@ func (s *ewmaShared) Observer(_ discovery.Endpoint, previous Observer) Observer 
 }
 
 func (s *ewmaShared) Build(g Group) Picker {
-	p := &ewmaPicker{
-		shared:  s,
-		entries: make([]ewmaEntry, len(g.Candidates)),
-		sampler: newSampler(g.Candidates, s.rand),
+	return &ewmaPicker{
+		shared:     s,
+		candidates: g.Candidates,
+		mean:       totalWeight(g.Candidates) / float64(len(g.Candidates)),
+		sampler:    newSampler(g.Candidates, s.rand),
 	}
-	mean := totalWeight(g.Candidates) / float64(len(g.Candidates))
-	for i := range g.Candidates {
-		c := &g.Candidates[i]
-		p.entries[i] = ewmaEntry{c.node, c.observer.(*ewmaState), mean / c.weight}
-	}
-	return p
 }
 
 type ewmaPicker struct {
-	shared  *ewmaShared
-	entries []ewmaEntry
-	sampler sampler
-}
-
-type ewmaEntry struct {
-	node  *node.Node
-	state *ewmaState
-	share float64 // mean weight over weight
+	shared     *ewmaShared
+	candidates []Candidate
+	mean       float64 // weight
+	sampler    sampler
 }
 
 // Pick compares the scores. Of equals the first that was drawn wins. All are drawn
@@ -134,12 +123,12 @@ type ewmaEntry struct {
 func (p *ewmaPicker) Pick(info Info) int {
 	now := p.shared.at(info.Now)
 	var drawn draw
-	for range min(p.shared.choices, len(p.entries)) {
+	for range min(p.shared.choices, len(p.candidates)) {
 		p.sampler.next(&drawn)
 	}
 	best, least := int32(0), math.Inf(1)
 	for _, i := range drawn.drawn[:drawn.count] {
-		if score := p.score(&p.entries[i], now); score < least {
+		if score := p.score(&p.candidates[i], now); score < least {
 			best, least = i, score
 		}
 	}
@@ -147,9 +136,9 @@ func (p *ewmaPicker) Pick(info Info) int {
 }
 
 // score is the latency to expect in seconds, times the requests that share it.
-func (p *ewmaPicker) score(e *ewmaEntry, now uint32) float64 {
-	inflight := e.node.InFlight()
-	average := ewmaSample(e.state.sample.Load())
+func (p *ewmaPicker) score(c *Candidate, now uint32) float64 {
+	state, inflight := c.observer.(*ewmaState), c.node.InFlight()
+	average := ewmaSample(state.sample.Load())
 	if average == 0 { // unknown
 		if inflight == 0 {
 			return 0
@@ -157,15 +146,16 @@ func (p *ewmaPicker) score(e *ewmaEntry, now uint32) float64 {
 		return unknownScore + float64(inflight)
 	}
 	latency := average.at(now, p.shared.perTick)
-	if inflight > 0 {
-		latency = max(latency, e.state.waiting.oldest(now))
+	if inflight == 0 {
+		return max(latency, floorRTT)
 	}
-	return max(latency, floorRTT) * (1 + float64(inflight)*e.share)
+	latency = max(latency, state.waiting.oldest(now), floorRTT)
+	return latency * (1 + float64(inflight)*p.mean/c.weight)
 }
 
 // Estimate implements [Estimator].
 func (p *ewmaPicker) Estimate(info Info, i int) float64 {
-	return p.score(&p.entries[i], p.shared.at(info.Now))
+	return p.score(&p.candidates[i], p.shared.at(info.Now))
 }
 
 // ewmaCensus is a sample of the endpoints of a pool: the last that joined.

@@ -83,7 +83,7 @@ func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, error) {
 // the one picked and not among those tried.
 func (p *Pool) Others(pick Pick, info Info) bool {
 	from, err := p.snapshot.Load().cluster(&info)
-	return err == nil && from.untried(pick.pick.Node, info.Tried)
+	return err == nil && from.cause == nil && from.untried(pick.pick.Node, info.Tried)
 }
 
 // refusal returns the error of a pick for which there is nothing.

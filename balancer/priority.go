@@ -9,13 +9,18 @@ type rank struct {
 }
 
 func (r rank) compare(o rank) int {
-	if r.standby != o.standby {
-		if r.standby {
-			return 1
-		}
-		return -1
+	return cmp.Or(compareBool(r.standby, o.standby), cmp.Compare(r.priority, o.priority))
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
 	}
-	return cmp.Compare(r.priority, o.priority)
+	return -1
 }
 
 // tierLoad is what is known of a tier, and what follows for it.

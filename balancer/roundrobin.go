@@ -97,11 +97,33 @@ func (p *stride) Pick(Info) int {
 	}
 }
 
-// newStride splits each candidate that weighs more than twice the mean into
-// equal entries below that, and lays all entries out so that those of one
-// candidate are evenly spread.
+// newStride lays out the schedule. Where some candidates weigh more than twice the
+// mean, it splits those into equal entries below that, and mixes all so that those
+// of one candidate are evenly spread.
 func newStride(candidates []Candidate, turn *turn) *stride {
 	most := 2 * totalWeight(candidates) / float64(len(candidates))
+	heaviest := 0.0
+	for i := range candidates {
+		heaviest = max(heaviest, candidates[i].weight)
+	}
+	s := &stride{turn: turn}
+	if heaviest > most {
+		s.entries = splitEntries(candidates, most)
+		return s
+	}
+	s.entries = make([]strideEntry, len(candidates))
+	for i := range candidates {
+		s.entries[i] = newStrideEntry(uint32(i), candidates[i].weight/heaviest)
+	}
+	return s
+}
+
+// newStrideEntry returns an entry of a weight in relation to the heaviest.
+func newStrideEntry(candidate uint32, weight float64) strideEntry {
+	return strideEntry{candidate, uint32(max(weight*strideScale+0.5, 1))}
+}
+
+func splitEntries(candidates []Candidate, most float64) []strideEntry {
 	parts := make([]stridePart, 0, len(candidates)*3/2+1)
 	heaviest := 0.0
 	for i := range candidates {
@@ -114,12 +136,11 @@ func newStride(candidates []Candidate, turn *turn) *stride {
 		}
 		heaviest = max(heaviest, weight)
 	}
-	s := &stride{turn: turn, entries: make([]strideEntry, len(parts))}
+	entries := make([]strideEntry, len(parts))
 	for i, p := range sortParts(parts) {
-		w := math.Round(p.weight / heaviest * strideScale)
-		s.entries[i] = strideEntry{p.candidate, uint32(max(w, 1))}
+		entries[i] = newStrideEntry(p.candidate, p.weight/heaviest)
 	}
-	return s
+	return entries
 }
 
 // stridePart is an entry that has no place yet.

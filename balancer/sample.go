@@ -1,12 +1,17 @@
 package balancer
 
-// sampler draws indexes of candidates in proportion to their weights, by the
-// alias method of Walker in the form of Vose: one random number and one
-// look-up, whatever the weights.
+import "math"
+
+// sampler draws indexes of candidates in proportion to their weights. Where the
+// weights are nearly equal, as they are while a few endpoints are in slow start, it
+// draws any and rejects in proportion, which needs little preparation. Else it uses
+// the alias method of Walker in the form of Vose: one random number and one look-up,
+// whatever the weights.
 type sampler struct {
 	n     uint64
 	rand  func() uint64
-	alias []aliasCell // nil if all weights are equal
+	keep  []uint32    // of 2³²: how often a draw is kept, nil if always
+	alias []aliasCell // who it is if not, nil if another is drawn
 }
 
 // aliasCell is a column of the alias table: with probability keep/2³² the draw
@@ -16,26 +21,52 @@ type aliasCell struct {
 	other uint32
 }
 
+// nearlyEqual is the mean weight in relation to the greatest from which draws are
+// rejected: then one in five at most.
+const nearlyEqual = 0.8
+
 func newSampler(candidates []Candidate, rand func() uint64) sampler {
 	s := sampler{n: uint64(len(candidates)), rand: rand}
-	if !equalWeights(candidates) {
+	total, most, equal := 0.0, 0.0, true
+	for i := range candidates {
+		w := candidates[i].weight
+		total, most, equal = total+w, max(most, w), equal && w == candidates[0].weight
+	}
+	switch {
+	case equal:
+	case total >= nearlyEqual*most*float64(len(candidates)):
+		s.keep = make([]uint32, len(candidates))
+		for i := range candidates {
+			s.keep[i] = uint32(min(candidates[i].weight/most*(1<<32), math.MaxUint32))
+		}
+	default:
 		s.alias = newAlias(candidates)
 	}
 	return s
 }
 
 // draw returns the index of a candidate.
-func (s *sampler) draw() int { return s.at(s.rand()) }
-
-// at returns the candidate that a random number stands for.
-func (s *sampler) at(r uint64) int {
-	i := (r >> 32) * s.n >> 32
-	if s.alias != nil {
-		if c := s.alias[i]; uint32(r) >= c.keep {
-			return int(c.other)
+func (s *sampler) draw() int {
+	for {
+		if i, ok := s.at(s.rand()); ok {
+			return i
 		}
 	}
-	return int(i)
+}
+
+// at returns the candidate that a random number stands for. If it stands for none,
+// ok is false.
+func (s *sampler) at(r uint64) (i int, ok bool) {
+	column := (r >> 32) * s.n >> 32
+	switch {
+	case s.alias != nil:
+		if c := s.alias[column]; uint32(r) >= c.keep {
+			return int(c.other), true
+		}
+	case s.keep != nil:
+		return int(column), uint32(r) <= s.keep[column]
+	}
+	return int(column), true
 }
 
 // maxChoices bounds how many candidates are compared in one pick.
@@ -55,12 +86,14 @@ type draw struct {
 // next returns a candidate that is not yet in the series, which must not hold
 // all of them.
 func (s *sampler) next(d *draw) int {
-	i := s.at(s.random(d))
-	for try := 0; d.has(int32(i)); try++ {
+	i, ok := s.at(s.random(d))
+	for try := 0; !ok || d.has(int32(i)); try++ {
 		if try < redraws {
-			i = s.at(s.random(d))
-		} else if i++; i == int(s.n) {
-			i = 0
+			i, ok = s.at(s.random(d))
+			continue
+		}
+		if ok = true; d.has(int32(i)) {
+			i = (i + 1) % int(s.n)
 		}
 	}
 	d.drawn[d.count] = int32(i)
@@ -69,7 +102,7 @@ func (s *sampler) next(d *draw) int {
 }
 
 // random returns a random number for the series. Only the first comes from the
-// source; those after it follow by Knuth's linear congruential generator, of
+// source, and another one where that was rejected; those after it follow by Knuth's linear congruential generator, of
 // which the upper bits, which are used, are good, and which costs next to nothing.
 func (s *sampler) random(d *draw) uint64 {
 	if d.count == 0 {

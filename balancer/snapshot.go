@@ -24,19 +24,24 @@ type snapshot struct {
 
 // cluster is the endpoints among which a request may go: all, or those of a route.
 type cluster struct {
-	tiers []tier
-	first int   // the tier with all traffic, where cuts is nil
-	cuts  cuts  // the shares of the tiers
-	cause error // why nothing may be picked, nil if something may
+	tiers  []tier
+	leaves []leaf // the groups that have traffic
+	cuts   cuts   // their shares of it, nil if there is one
+	cause  error  // why nothing may be picked, nil if something may
 }
 
 // tier is the endpoints of one priority.
 type tier struct {
-	rank       rank
 	candidates []Candidate // those of all groups
 	groups     []group
-	local      int  // the group of the local zone, -1 without zones
-	cuts       cuts // the shares of the groups
+	local      bool // the first group is the local zone, beside others
+}
+
+// leaf is a group with its place.
+type leaf struct {
+	group
+	tier  *tier
+	local bool // the group of the local zone, beside others, and they can be compared
 }
 
 // group is what an algorithm picks among: a zone of a tier, or a whole one.
@@ -47,76 +52,59 @@ type group struct {
 }
 
 // cuts divide the range of a random number into shares: each is where a share
-// ends. Nil means that there is nothing to divide.
+// ends.
 type cuts []uint32
 
-// newCuts returns the cuts for shares that add up to 1, or nil and who has it all.
-func newCuts[T any](of []T, share func(T) float64) (c cuts, all int) {
+// newCuts returns the cuts for shares above zero that add up to 1, or nil where
+// there is nothing to divide.
+func newCuts(shares []float64) cuts {
+	if len(shares) < 2 {
+		return nil
+	}
+	c := make(cuts, len(shares))
 	sum := 0.0
-	for i, o := range of {
-		s := share(o)
-		if s >= 1-1e-9 {
-			return nil, i
-		}
+	for i, s := range shares {
 		sum += s
-		c = append(c, uint32(min(sum*(1<<32), math.MaxUint32)))
+		c[i] = uint32(min(sum*(1<<32), math.MaxUint32))
 	}
-	for i := len(c) - 1; i >= 0 && c[i] > math.MaxUint32-1<<12; i-- {
-		c[i] = math.MaxUint32 // what rounding has left
-	}
-	return c, 0
+	return c
 }
 
-// at returns the index of the share that a random number belongs to.
+// at returns the index of the share that a random number belongs to: the number of
+// cuts that are not above it. No branch depends on it, because none could be
+// predicted.
 func (c cuts) at(r uint64) int {
-	for i, cut := range c {
-		if uint32(r) < cut {
-			return i
-		}
+	i := uint64(0)
+	for _, cut := range c[:len(c)-1] {
+		i += (uint64(cut) - uint64(uint32(r)) - 1) >> 63
 	}
-	return c.last()
-}
-
-// last returns the last that has a share.
-func (c cuts) last() int {
-	i := len(c) - 1
-	for i > 0 && c[i-1] == c[i] {
-		i--
-	}
-	return i
+	return int(i)
 }
 
 // pick returns a candidate for the call, preferring one that it has not tried, or
 // nil if none has room. There is always one if there is no limit.
 func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
-	t := &c.tiers[c.first]
+	l := &c.leaves[0]
 	if c.cuts != nil {
-		t = &c.tiers[c.cuts.at(s.draw(info.Request))]
+		l = &c.leaves[c.cuts.at(s.draw(info.Request))]
 	}
-	g := &t.groups[0]
-	if t.cuts != nil {
-		g = &t.groups[t.cuts.at(s.rand())]
-	}
-	i := g.picker.Pick(*info)
-	if t.local >= 0 && s.slower > 0 {
-		g, i = s.nearest(t, g, i, *info)
+	g, i := &l.group, l.picker.Pick(*info)
+	if l.local && s.slower > 0 {
+		g, i = s.nearest(l, i, *info)
 	}
 	chosen := &g.candidates[i]
 	if (len(info.Tried) == 0 && !s.limited) || chosen.Usable(*info) {
 		return chosen
 	}
-	return c.search(t, g, i, *info)
+	return c.search(l.tier, g, i, *info)
 }
 
 // shorten notes if there is nothing to decide: that is nearly always so, and saves
 // a third of the time of a pick.
 func (s *snapshot) shorten() {
 	c := s.main
-	if len(s.routes) > 0 || s.limited || s.counted || c.cause != nil || c.cuts != nil {
-		return
-	}
-	if t := &c.tiers[c.first]; len(t.groups) == 1 {
-		s.plain = t.groups[0]
+	if len(s.routes) == 0 && !s.limited && !s.counted && c.cause == nil && c.cuts == nil && !c.leaves[0].local {
+		s.plain = c.leaves[0].group
 	}
 }
 
@@ -133,7 +121,7 @@ func (s *snapshot) cluster(info *Info) (*cluster, error) {
 	return s.main, nil
 }
 
-// draw returns the number by which a tier is chosen: the key's, where there are
+// draw returns the number by which a leaf is chosen: the key's, where there are
 // keys, so that a key stays in its tier.
 func (s *snapshot) draw(req *http.Request) uint64 {
 	if s.keyer == nil {
@@ -145,20 +133,18 @@ func (s *snapshot) draw(req *http.Request) uint64 {
 
 // nearest leaves the local zone if an endpoint of another is faster by more than
 // the tolerance.
-func (s *snapshot) nearest(t *tier, g *group, i int, info Info) (*group, int) {
-	if g != &t.groups[t.local] || g.estimator == nil {
-		return g, i
-	}
-	local := g.estimator.Estimate(info, i)
+func (s *snapshot) nearest(l *leaf, i int, info Info) (*group, int) {
+	local := l.estimator.Estimate(info, i)
 	if local <= s.slower {
-		return g, i
+		return &l.group, i
 	}
-	other := &t.groups[(t.local+1+int((s.rand()>>32)*uint64(len(t.groups)-1)>>32))%len(t.groups)]
+	others := l.tier.groups[1:] // the local zone is the first
+	other := &others[(s.rand()>>32)*uint64(len(others))>>32]
 	k := other.picker.Pick(info)
 	if other.estimator.Estimate(info, k)+s.slower < local {
 		return other, k
 	}
-	return g, i
+	return &l.group, i
 }
 
 // repicks is how often the algorithm is asked again when it returns an endpoint
