@@ -34,6 +34,10 @@
 //	policy               default
 //	endpoints            DNS, each 30s and sooner when some fail; last good set kept
 //	balancer             peak EWMA, the best of 4
+//	priorities           the next helps out below 71 % healthy
+//	panic                below 50 % healthy, health is ignored
+//	slow start           30s, from a tenth of the weight
+//	subset               12 endpoints or more, if traffic is too sparse to learn from
 //	drain                30s for requests at an endpoint that has left
 //	idle connections     100 per endpoint, closed after 90s
 //	dial, TLS handshake  3s, 5s
@@ -41,6 +45,8 @@
 //	retry                3 attempts; full jitter from 50ms to 2s at the same endpoint
 //	retry quota          500 tokens; 5 per retry, 10 after a timeout; +1 per success
 //	free moves           2 per call, after a refused connection
+//	zones, routes        none: WithRules
+//	limit per endpoint   none: WithRules
 //	timeouts             none besides the caller's: WithTimeout, retry.Policy
 //	fallback, hooks      none
 //

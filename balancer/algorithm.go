@@ -114,8 +114,11 @@ type Info struct {
 type Estimator interface {
 	Picker
 	// Estimate returns what an attempt at the candidate is expected to take,
-	// in seconds, its load included.
-	Estimate(Info, int) float64
+	// in seconds, as far as answers tell; infinity if that is not known and
+	// not to be tried. fades says that what is known may be forgotten while
+	// there is no answer: so for the local zone, which is to be used again,
+	// but not for others, which would seem faster and faster.
+	Estimate(info Info, candidate int, fades bool) float64
 }
 
 // Candidate is an endpoint that may be picked.

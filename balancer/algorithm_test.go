@@ -279,7 +279,7 @@ func TestPeakEWMA_Average(t *testing.T) {
 				c[0].observer.Answered(token, outcome.Answer{Now: epoch.Add(s.at), Took: s.took, Class: s.class})
 			}
 			e := p.(*ewmaPicker)
-			got := e.Estimate(Info{Now: epoch.Add(row.at)}, 0)
+			got := e.score(&e.candidates[0], e.shared.at(epoch.Add(row.at)))
 			assert.InEpsilon(t, row.want, got, 0.001)
 		})
 	}

@@ -31,7 +31,7 @@ type member struct {
 func (m *member) Changed() { m.pool.changed(m) }
 
 // Ended implements [node.Watcher].
-func (m *member) Ended() { m.pool.ended() }
+func (m *member) Ended(counted bool) { m.pool.ended(counted) }
 
 // identity is what hashes of the endpoint are made of.
 func (m *member) identity() string { return m.node.Published().Key().ID }
@@ -109,8 +109,7 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 		c.tiers = append(c.tiers, t)
 		for k, part := range parts {
 			if share := p.share * part; share > 1e-9 {
-				g := t.groups[k]
-				c.leaves = append(c.leaves, leaf{g, &c.tiers[len(c.tiers)-1], t.local && k == 0 && g.estimator != nil})
+				c.leaves = append(c.leaves, leaf{t.groups[k], &c.tiers[len(c.tiers)-1], t.local && k == 0})
 				shares = append(shares, share)
 			}
 		}
@@ -201,13 +200,14 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 		if size > 0 {
 			of = first(of, max(int(math.Ceil(float64(size)*z.share)), min(size, minSubset)))
 		}
-		t.local = t.local || (z.name != "" && z.name == b.rules.Zones.Local)
+		t.local = t.local || (z.name != "" && z.name == b.rules.Zones.Local) // it comes first
 		begin := len(t.candidates)
 		t.candidates = b.candidates(t.candidates, of)
 		key.zone = z.name
 		t.groups = append(t.groups, b.group(key, t.candidates[begin:len(t.candidates):len(t.candidates)], nil))
 		shares = append(shares, z.share)
 	}
+	t.local = t.local && !slices.ContainsFunc(t.groups, func(g group) bool { return g.estimator == nil })
 	return t, shares
 }
 

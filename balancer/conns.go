@@ -62,6 +62,7 @@ type sender struct {
 	wrapped   bool      // else the two are the same
 	born      time.Time // zero if it does not age
 	youth     float64   // the part of Rules.MaxConnectionAge after which it retires
+	retired   bool      // guarded by the lock of the connections
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -120,19 +121,25 @@ func (c *conns) retire(s *sender) {
 	s.closeIdle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.retired = true
 	delete(c.retired, s)
-	if c.closed || c.stopped {
-		return
-	}
 	for nc := range c.open {
 		if nc.sender == s {
-			if c.retired == nil {
-				c.retired = map[*sender]clock.Timer{}
-			}
-			c.retired[s] = c.pool.clock.AfterFunc(retireInterval, func() { c.retire(s) })
+			c.retireLaterLocked(s)
 			return
 		}
 	}
+}
+
+// retireLaterLocked sees to it that the connections of a sender are looked at again.
+func (c *conns) retireLaterLocked(s *sender) {
+	if c.closed || c.stopped || c.retired[s] != nil {
+		return
+	}
+	if c.retired == nil {
+		c.retired = map[*sender]clock.Timer{}
+	}
+	c.retired[s] = c.pool.clock.AfterFunc(retireInterval, func() { c.retire(s) })
 }
 
 // stop ends all that happens by itself. Requests may go on.
@@ -280,6 +287,9 @@ func (c *conns) track(nc net.Conn, s *sender) (net.Conn, error) {
 		c.open = map[*conn]struct{}{}
 	}
 	c.open[tracked] = struct{}{}
+	if s.retired { // while it was being made
+		c.retireLaterLocked(s)
+	}
 	return tracked, nil
 }
 

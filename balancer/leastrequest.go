@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -48,11 +47,11 @@ type leastRequestBuilder struct {
 	ticks
 	choices int
 	rand    func() uint64
-	avoided atomic.Uint32 // the tick until which somebody is, 0 for nobody
+	failing anyFailing
 }
 
 func (b *leastRequestBuilder) Observer(discovery.Endpoint, Observer) Observer {
-	return &failingState{shared: b}
+	return &leastRequestState{shared: b}
 }
 
 func (b *leastRequestBuilder) Build(g Group) Picker {
@@ -63,37 +62,22 @@ func (b *leastRequestBuilder) Build(g Group) Picker {
 	}
 }
 
-// failingState knows whether the last attempt at an endpoint failed.
-type failingState struct {
+// leastRequestState is what is known of one endpoint besides its load.
+type leastRequestState struct {
 	shared *leastRequestBuilder
-	row    atomic.Uint32 // failures in a row
-	until  atomic.Uint32 // the tick until which the endpoint is avoided, 0 for not
+	failing
 }
 
-const (
-	avoidFor     = uint32(time.Second / tick)
-	avoidForMost = uint32(30 * time.Second / tick)
-)
-
 // Picked implements [Observer].
-func (*failingState) Picked(time.Time) uint32 { return 0 }
+func (*leastRequestState) Picked(time.Time) uint32 { return 0 }
 
 // Answered implements [Observer].
-func (s *failingState) Answered(_ uint32, a outcome.Answer) {
+func (s *leastRequestState) Answered(_ uint32, a outcome.Answer) {
 	switch {
+	case a.Class.Good():
+		s.succeeded()
 	case a.Class.Bad():
-		row := min(s.row.Add(1), 16)
-		until := s.shared.at(a.Now) + min(avoidFor<<(row-1), avoidForMost)
-		s.until.Store(until)
-		for {
-			latest := s.shared.avoided.Load()
-			if latest != 0 && since(until, latest) > 0 || s.shared.avoided.CompareAndSwap(latest, until) {
-				break
-			}
-		}
-	case a.Class.Good() && s.row.Load() != 0: // a store costs more than a look
-		s.row.Store(0)
-		s.until.Store(0)
+		s.failed(s.shared.at(a.Now), &s.shared.failing)
 	}
 }
 
@@ -107,11 +91,11 @@ type leastRequestPicker struct {
 // and draws go by weight, so that traffic to idle endpoints does too. Nothing
 // beats an idle endpoint, so the first one ends the search.
 func (p *leastRequestPicker) Pick(info Info) int {
-	var now uint32 // 0: nobody is avoided
-	if until := p.shared.avoided.Load(); until != 0 {
-		if now = p.shared.at(info.Now); since(now, until) == 0 {
-			p.shared.avoided.CompareAndSwap(until, 0)
-		}
+	var now uint32
+	someFail := p.shared.failing.until.Load() != 0
+	if someFail { // mostly not: then the time does not matter
+		now = p.shared.at(info.Now)
+		someFail = p.shared.failing.now(now)
 	}
 	var drawn draw
 	best, least := 0, math.Inf(1)
@@ -119,7 +103,7 @@ func (p *leastRequestPicker) Pick(info Info) int {
 		i := p.sampler.next(&drawn)
 		c := &p.candidates[i]
 		inflight := float64(c.node.InFlight())
-		if now != 0 && c.observer.(*failingState).avoided(now) {
+		if someFail && c.observer.(*leastRequestState).avoided(now) {
 			inflight += avoidedLoad
 		}
 		if inflight == 0 {
@@ -134,8 +118,3 @@ func (p *leastRequestPicker) Pick(info Info) int {
 
 // avoidedLoad is more than any real one, whatever the weights.
 const avoidedLoad = 1e15
-
-func (s *failingState) avoided(now uint32) bool {
-	until := s.until.Load()
-	return until != 0 && since(now, until) > 0
-}

@@ -24,8 +24,10 @@ import (
 //   - the age of the oldest request that still waits for its answer counts as a
 //     latency, so that a hanging endpoint is left alone before its first slow
 //     answer, not after;
-//   - a failure counts as a latency that grows with each failure in a row, so
-//     that failing fast attracts nothing;
+//   - an endpoint whose last attempt failed loses to any other for a second, and
+//     for twice as long with each further failure in a row, up to 30 s; and a
+//     failure counts as a latency that grows in the same way, so that failing
+//     fast attracts nothing;
 //   - a failure, and a single slow answer that no second one confirms, is
 //     forgotten ten times as fast, so that a restart or a pause does not keep an
 //     endpoint out for long;
@@ -59,8 +61,9 @@ const (
 	// floorRTT makes endpoints whose average has decayed to nothing compare
 	// by their load.
 	floorRTT = 0.001
-	// unknownScore is worse than any latency.
+	// unknownScore is worse than any latency, failingScore worse still.
 	unknownScore = 1e9
+	failingScore = 1e12
 )
 
 // NewBuilder implements [Algorithm].
@@ -91,6 +94,7 @@ type ewmaShared struct {
 	perTick float64 // the exponent of the decay per tick, negative
 	penalty float64 // seconds
 	known   ewmaCensus
+	failing anyFailing
 }
 
 func (s *ewmaShared) Observer(_ discovery.Endpoint, previous Observer) Observer {
@@ -122,13 +126,19 @@ type ewmaPicker struct {
 // before the first is looked at, so that the processor can fetch them together.
 func (p *ewmaPicker) Pick(info Info) int {
 	now := p.shared.at(info.Now)
+	someFail := p.shared.failing.now(now)
 	var drawn draw
 	for range min(p.shared.choices, len(p.candidates)) {
 		p.sampler.next(&drawn)
 	}
 	best, least := int32(0), math.Inf(1)
 	for _, i := range drawn.drawn[:drawn.count] {
-		if score := p.score(&p.candidates[i], now); score < least {
+		c := &p.candidates[i]
+		score := p.score(c, now)
+		if someFail && c.observer.(*ewmaState).avoided(now) {
+			score += failingScore
+		}
+		if score < least {
 			best, least = i, score
 		}
 	}
@@ -153,9 +163,25 @@ func (p *ewmaPicker) score(c *Candidate, now uint32) float64 {
 	return latency * (1 + float64(inflight)*p.mean/c.weight)
 }
 
-// Estimate implements [Estimator].
-func (p *ewmaPicker) Estimate(info Info, i int) float64 {
-	return p.score(&p.candidates[i], p.shared.at(info.Now))
+// Estimate implements [Estimator]. It is not the score: the requests in flight are
+// not in it, because this client's say little about an endpoint to which it sends
+// little; where they matter, they show in the latency.
+func (p *ewmaPicker) Estimate(info Info, i int, fades bool) float64 {
+	c, now, perTick := &p.candidates[i], p.shared.at(info.Now), p.shared.perTick
+	if !fades {
+		perTick /= 100
+	}
+	state, inflight := c.observer.(*ewmaState), c.node.InFlight()
+	average := ewmaSample(state.sample.Load())
+	switch {
+	case average == 0 && inflight == 0:
+		return 0 // one request to learn from
+	case average == 0:
+		return math.Inf(1)
+	case inflight == 0:
+		return average.at(now, perTick)
+	}
+	return max(average.at(now, perTick), state.waiting.oldest(now))
 }
 
 // ewmaCensus is a sample of the endpoints of a pool: the last that joined.
@@ -194,10 +220,10 @@ func (c *ewmaCensus) median(now uint32, perTick float64) float64 {
 
 // ewmaState is what is known of one endpoint.
 type ewmaState struct {
-	shared   *ewmaShared
-	sample   atomic.Uint64 // an ewmaSample
-	failures atomic.Uint32 // in a row
-	waiting  startTimes
+	shared *ewmaShared
+	sample atomic.Uint64 // an ewmaSample
+	failing
+	waiting startTimes
 }
 
 // under returns the state for a pool's new settings. What was in flight is told
@@ -208,7 +234,7 @@ func (s *ewmaState) under(shared *ewmaShared) *ewmaState {
 		at := s.shared.time(old.tick())
 		next.sample.Store(uint64(newSample(old.seconds(), shared.at(at), old.fast())))
 	}
-	next.failures.Store(s.failures.Load())
+	next.row.Store(s.row.Load())
 	shared.known.add(next)
 	return next
 }
@@ -222,9 +248,7 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 	now := s.shared.at(a.Now)
 	switch {
 	case a.Class.Good():
-		if s.failures.Load() != 0 { // a store costs more than a look
-			s.failures.Store(0)
-		}
+		s.succeeded()
 		s.observe(a.Took.Seconds(), now, false)
 	case a.Class.Bad():
 		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now, true)
@@ -236,7 +260,7 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 // nextPenalty counts a failure and returns the latency that it stands for.
 func (s *ewmaState) nextPenalty(now uint32) float64 {
 	median := s.shared.known.median(now, s.shared.perTick)
-	row := min(s.failures.Add(1), 16)
+	row := s.failed(now, &s.shared.failing)
 	penalty := min(10*median*math.Pow(4, float64(row-1)), s.shared.penalty)
 	// Never less than what the endpoint stands at: a failure must not improve it.
 	if average := ewmaSample(s.sample.Load()); average != 0 {

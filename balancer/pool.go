@@ -162,17 +162,31 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 	p.counts = ok && c.useInFlight(p.queue.inFlight.Load)
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)
-		m.order = 0
 		m.node.SetLimit(uint32(r.MaxInFlight))
 	}
-	p.rules, p.sizer = r, subsetSizer{}
+	subset := p.rules.Subset
+	p.rules = r
 	p.maxConnAge.Store(int64(r.MaxConnectionAge))
 	p.hideReports.Store(r.HideLoadReports)
-	if p.seed = p.rand(); r.Subset.Seed != "" {
-		p.seed = hashkey.String(r.Subset.Seed)
+	if r.Subset != subset || p.seed == 0 {
+		p.newSubsetLocked()
+	}
+	if !p.sizes() {
+		p.sizer = subsetSizer{}
+	}
+	return nil
+}
+
+// newSubsetLocked begins with another order of the endpoints.
+func (p *Pool) newSubsetLocked() {
+	if p.seed = p.rand(); p.rules.Subset.Seed != "" {
+		p.seed = hashkey.String(p.rules.Subset.Seed)
+	}
+	p.sizer = subsetSizer{}
+	for _, m := range p.members {
+		m.order = 0
 	}
 	p.orderLocked()
-	return nil
 }
 
 // Refresh asks for a fresh look at the endpoints, because some fail. The

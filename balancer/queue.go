@@ -67,8 +67,10 @@ type waiter struct {
 }
 
 // ended is told that an attempt has ended.
-func (p *Pool) ended() {
-	p.queue.inFlight.Add(-1)
+func (p *Pool) ended(counted bool) {
+	if counted {
+		p.queue.inFlight.Add(-1)
+	}
 	p.serve()
 }
 
@@ -80,6 +82,12 @@ func (p *Pool) serve() {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	p.serveLocked()
+}
+
+// serveLocked needs the lock of the queue.
+func (p *Pool) serveLocked() {
+	q := &p.queue
 	routed := len(p.snapshot.Load().routes) > 0
 	for e := q.waiters.Front(); e != nil; {
 		w, at := e.Value.(*waiter), e
@@ -100,11 +108,10 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, e
 	q.waiting.Add(1) // before the pick: who makes room after it sees us
 	defer q.waiting.Add(-1)
 	q.mu.Lock()
-	if q.waiters.Len() == 0 {
-		if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
-			q.mu.Unlock()
-			return pick, err
-		}
+	p.serveLocked() // what is left for us after that is of no use to those before us
+	if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
+		q.mu.Unlock()
+		return pick, err
 	}
 	if q.waiters.Len() >= limits.Size {
 		q.mu.Unlock()

@@ -96,8 +96,7 @@ type SlowStart struct {
 // Each client orders the endpoints in its own way and uses the first that are
 // available. By default the order is a rendezvous hash (gRFC A68), which needs no
 // coordination, and which a change of the endpoints changes by at most one; the
-// number of clients per endpoint then varies as chance has it. Where Clients is
-// set, it is exactly even.
+// number of clients per endpoint then varies as chance has it, unless Clients is set.
 type Subset struct {
 	// Size is how many endpoints of each priority are used. Zero means that
 	// the traffic decides, for algorithms that learn from answers: as many as
@@ -109,8 +108,11 @@ type Subset struct {
 	// as the name of its pod. Empty means a random one.
 	Seed string
 	// Clients is how many clients there are, and Ordinal the number of this
-	// one, from 0. With them, connections are spread exactly evenly, by the
-	// method of Google's "Rocksteadier". Zero Clients means not known.
+	// one, from 0. With them, connections are spread evenly by the method of
+	// Google's "Rocksteadier": exactly so if both endpoints and clients come
+	// in tens, else no endpoint has much more than twice the mean. A change
+	// of the endpoints then moves more than with the default. Zero Clients
+	// means not known.
 	Clients, Ordinal int
 }
 

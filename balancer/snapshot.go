@@ -34,14 +34,14 @@ type cluster struct {
 type tier struct {
 	candidates []Candidate // those of all groups
 	groups     []group
-	local      bool // the first group is the local zone, beside others
+	local      bool // the first group is the local zone, and all have estimators
 }
 
 // leaf is a group with its place.
 type leaf struct {
 	group
 	tier  *tier
-	local bool // the group of the local zone, beside others, and they can be compared
+	local bool // the group of the local zone, beside others
 }
 
 // group is what an algorithm picks among: a zone of a tier, or a whole one.
@@ -132,16 +132,17 @@ func (s *snapshot) draw(req *http.Request) uint64 {
 }
 
 // nearest leaves the local zone if an endpoint of another is faster by more than
-// the tolerance.
+// the tolerance, and at least twice as fast: the latencies of equal endpoints differ
+// too.
 func (s *snapshot) nearest(l *leaf, i int, info Info) (*group, int) {
-	local := l.estimator.Estimate(info, i)
+	local := l.estimator.Estimate(info, i, true)
 	if local <= s.slower {
 		return &l.group, i
 	}
 	others := l.tier.groups[1:] // the local zone is the first
 	other := &others[(s.rand()>>32)*uint64(len(others))>>32]
 	k := other.picker.Pick(info)
-	if other.estimator.Estimate(info, k)+s.slower < local {
+	if remote := other.estimator.Estimate(info, k, false); remote+s.slower < local && 2*remote < local {
 		return other, k
 	}
 	return &l.group, i

@@ -14,7 +14,9 @@ import (
 // will use the first size. seed is the client's.
 func (s Subset) orderMembers(members []*member, seed uint64, size int) {
 	if s.Clients > 0 {
-		rocksteadier(members, s.Ordinal, size)
+		for _, of := range byPlace(members) {
+			rocksteadier(of, s.Ordinal, size)
+		}
 		return
 	}
 	for _, m := range members {
@@ -24,27 +26,38 @@ func (s Subset) orderMembers(members []*member, seed uint64, size int) {
 	}
 }
 
+// byPlace divides members by priority and zone: of each, a part is used.
+func byPlace(members []*member) map[groupKey][]*member {
+	places := map[groupKey][]*member{}
+	for _, m := range members {
+		key := groupKey{rank: m.rank, zone: m.zone}
+		places[key] = append(places[key], m)
+	}
+	return places
+}
+
 // lotSize is the number of endpoints, and of clients, that are matched with each
 // other one by one.
 const lotSize = 10
 
-// rocksteadier orders the endpoints as Google's "Rocksteadier" subsetting does:
+// rocksteadier sorts the endpoints and orders them as Google's "Rocksteadier" subsetting does:
 // endpoints and clients are cut into lots of ten; a lot of clients goes from one
 // lot of endpoints to the next, and in each, every client takes another endpoint.
 // The next lot of clients begins where this one has what it needs. So all endpoints
-// have the same number of clients, give or take one. The order within a lot is a
-// hash, so that a change there moves few.
+// have the same number of clients, give or take one, if both come in tens; else some
+// have up to twice the mean. The order within a lot is a hash; still, a change moves
+// the border of all lots behind it.
 func rocksteadier(members []*member, ordinal, size int) {
-	sorted := slices.Clone(members)
-	slices.SortFunc(sorted, func(a, b *member) int { // web-2 before web-10
+	slices.SortFunc(members, func(a, b *member) int { // web-2 before web-10
 		x, y := a.identity(), b.identity()
 		return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
 	})
 	clientLot, place := ordinal/lotSize, ordinal%lotSize
-	lots := (len(sorted) + lotSize - 1) / lotSize
+	lots := (len(members) + lotSize - 1) / lotSize
+	step := max(size%lots, 1) // what gaps in the last lot displace is spread too
 	for visit, lot := range vanDerCorput(lots) {
-		visit = (visit - clientLot*size%lots + lots) % lots
-		in := sorted[lot*lotSize : min((lot+1)*lotSize, len(sorted))]
+		visit = (visit - clientLot*step%lots + lots) % lots
+		in := members[lot*lotSize : min((lot+1)*lotSize, len(members))]
 		slices.SortFunc(in, func(a, b *member) int {
 			seed := uint64(clientLot)
 			return cmp.Compare(hashkey.StringSeed(a.identity(), seed), hashkey.StringSeed(b.identity(), seed))
@@ -140,11 +153,9 @@ const (
 // next returns when to look again.
 func (s *subsetSizer) next() time.Time { return s.looked.Add(s.pause) }
 
-// start begins to look at the traffic, if that was not begun before.
+// start begins to look at the traffic.
 func (s *subsetSizer) start(now time.Time) {
-	if !s.looking {
-		*s = subsetSizer{looking: true, looked: now, pause: firstLookAfter}
-	}
+	*s = subsetSizer{looking: true, looked: now, pause: firstLookAfter}
 }
 
 // look takes the number of attempts since the last look, among n endpoints.

@@ -141,10 +141,13 @@ func (p *Pool) newMember(e discovery.Endpoint) *member {
 	return m
 }
 
+// maxWeight keeps sums of weights finite.
+const maxWeight = 1e100
+
 // take notes what discovery says of the endpoint now.
 func (m *member) take(e discovery.Endpoint) {
 	m.node.Update(e)
-	m.weight, m.zone, m.reasons = e.EffectiveWeight(), e.Zone, m.node.Reasons()
+	m.weight, m.zone, m.reasons = min(e.EffectiveWeight(), maxWeight), e.Zone, m.node.Reasons()
 	m.rank = rank{standby: e.Standby, priority: e.Priority}
 	if e.Standby {
 		m.rank.priority = 0
@@ -271,7 +274,10 @@ func (p *Pool) armRebuildLocked(now time.Time, warming bool) {
 		wait = min(wait, r.RefreshInterval())
 	}
 	if p.sizes() {
-		p.sizer.start(now)
+		if !p.sizer.looking {
+			p.attemptsLocked() // those before count no more
+			p.sizer.start(now)
+		}
 		wait = min(wait, max(p.sizer.next().Sub(now), 0))
 	}
 	if wait < math.MaxInt64 {
@@ -301,15 +307,21 @@ func (p *Pool) sizes() bool {
 
 // resizeLocked looks at the traffic.
 func (p *Pool) resizeLocked(now time.Time) {
-	attempts, before := uint64(0), p.sizer.size
+	before := p.sizer.size
+	if p.sizer.look(now, p.attemptsLocked(), len(p.members)); p.sizer.size != before {
+		p.orderLocked()
+	}
+}
+
+// attemptsLocked returns how many attempts there were since it was last asked.
+func (p *Pool) attemptsLocked() uint64 {
+	attempts := uint64(0)
 	for _, m := range p.members {
 		picks := m.node.Picks()
 		attempts += picks - m.picks
 		m.picks = picks
 	}
-	if p.sizer.look(now, attempts, len(p.members)); p.sizer.size != before {
-		p.orderLocked()
-	}
+	return attempts
 }
 
 // subsetSize returns how many endpoints of each priority are used; 0 is all.
@@ -323,9 +335,11 @@ func (p *Pool) subsetSize(r Rules) int {
 	return 0
 }
 
-// tell calls the hook with the changes that have not been told. Calls do not
-// overlap: if another goroutine is at it, it tells ours too.
+// tell lets those go who wait for what has just been published, and calls the hook
+// with the changes that have not been told. Calls do not overlap: if another
+// goroutine is at it, it tells ours too.
 func (p *Pool) tell() {
+	p.serve()
 	p.mu.Lock()
 	if p.telling != nil {
 		p.mu.Unlock()
@@ -345,7 +359,6 @@ func (p *Pool) tell() {
 	p.telling = nil
 	close(told)
 	p.mu.Unlock()
-	p.serve() // there may be room now
 }
 
 // readyLocked lets go those who wait for the first set, or for the end.

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -22,9 +23,10 @@ type Zones struct {
 	// Overload is how much more than the mean an endpoint may get before
 	// traffic leaves its zone. Zero means 1.4, 1 is perfectly even. At least 1.
 	Overload float64
-	// Tolerance is how much slower the local zone may be than another before
-	// a request goes there, with algorithms that can tell ([Estimator];
-	// [PeakEWMA] can). Zero means 5ms, negative that it is not looked at.
+	// Tolerance is how much slower the local zone may be than another, and
+	// still half as fast, before a request goes there, with algorithms that
+	// can tell ([Estimator]; [PeakEWMA] can). Zero means 5ms, negative that
+	// it is not looked at.
 	Tolerance time.Duration
 	// MinEndpoints is how many endpoints a priority must have for zones to
 	// matter. Zero means 6.
@@ -53,11 +55,12 @@ func (z Zones) validate() error {
 	checkFloat(&errs, "Overload", z.Overload, 1, math.MaxFloat64)
 	errs.Check(z.MinEndpoints >= 0, "MinEndpoints", z.MinEndpoints, "must not be negative")
 	total := 0.0
-	for name, n := range z.Clients {
+	for _, name := range slices.Sorted(maps.Keys(z.Clients)) {
+		n := z.Clients[name]
 		errs.Check(n >= 0 && n <= math.MaxFloat64, "Clients["+name+"]", n, "must be a number that is not negative")
 		total += n
 	}
-	errs.Check(z.Clients == nil || total > 0, "Clients", z.Clients, "must not all be zero")
+	errs.Check(z.Clients == nil || total != 0, "Clients", z.Clients, "must not all be zero")
 	return errs.Err()
 }
 

@@ -79,8 +79,9 @@ type Observer interface {
 type Watcher interface {
 	// Changed is told that the reasons have changed, by whoever changed them.
 	Changed()
-	// Ended is told of the end of each pick that is counted.
-	Ended()
+	// Ended is told of the end of each pick that is counted, and of each at a
+	// node that has a limit.
+	Ended(counted bool)
 }
 
 // Node is the state of one incarnation of an endpoint. It is safe for
@@ -258,7 +259,7 @@ func (p Pick) Broke() { p.Node.failures.Add(1) }
 // Done ends the attempt, body included.
 func (p Pick) Done() {
 	p.Node.Release()
-	if p.Counted {
-		p.Node.watcher.Ended()
+	if p.Counted || p.Node.limit.Load() != 0 {
+		p.Node.watcher.Ended(p.Counted)
 	}
 }

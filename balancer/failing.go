@@ -1,0 +1,67 @@
+package balancer
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// failing knows whether the last attempts at an endpoint failed. Such an endpoint
+// is avoided while there are others, before load is looked at, as in Finagle:
+// failing is fast, and what is fast looks idle.
+type failing struct {
+	row   atomic.Uint32 // failures in a row
+	until atomic.Uint32 // the tick until which the endpoint is avoided, 0 for not
+}
+
+// An endpoint is avoided for a second, and for twice as long with every further
+// failure in a row. Then it gets a chance.
+const (
+	avoidFor     = uint32(time.Second / tick)
+	avoidForMost = uint32(30 * time.Second / tick)
+)
+
+// failed counts a failure and returns how many there were in a row.
+func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
+	row = min(f.row.Add(1), 16)
+	until := now + min(avoidFor<<(row-1), avoidForMost)
+	f.until.Store(until)
+	pool.note(until)
+	return row
+}
+
+// succeeded ends what failed began.
+func (f *failing) succeeded() {
+	if f.row.Load() != 0 { // a store costs more than a look
+		f.row.Store(0)
+		f.until.Store(0)
+	}
+}
+
+// avoided reports whether the endpoint is to be avoided.
+func (f *failing) avoided(now uint32) bool {
+	until := f.until.Load()
+	return until != 0 && since(now, until) > 0
+}
+
+// anyFailing knows whether any endpoint of a pool is avoided, so that picks mostly
+// need not look at each.
+type anyFailing struct{ until atomic.Uint32 }
+
+func (a *anyFailing) note(until uint32) {
+	for {
+		latest := a.until.Load()
+		if latest != 0 && since(until, latest) > 0 || a.until.CompareAndSwap(latest, until) {
+			return
+		}
+	}
+}
+
+// now reports whether any endpoint may be avoided now.
+func (a *anyFailing) now(now uint32) bool {
+	until := a.until.Load()
+	if until != 0 && since(now, until) == 0 {
+		a.until.CompareAndSwap(until, 0)
+		return false
+	}
+	return until != 0
+}

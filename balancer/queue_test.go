@@ -1,0 +1,635 @@
+package balancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// result is what somebody got who waited for a pick.
+type result struct {
+	name string
+	Pick
+	err    error
+	waited time.Duration
+}
+
+// line is a queue in a bubble, seen from outside.
+type line struct {
+	*testing.T
+	p       *Pool
+	results chan result
+}
+
+func newLine(t *testing.T, p *Pool) *line { return &line{t, p, make(chan result, 1000)} }
+
+// join makes somebody ask for a pick who may have to wait, and returns when he
+// has it or is waiting.
+func (l *line) join(ctx context.Context, name string, info Info) {
+	l.Helper()
+	go func() {
+		begin := time.Now()
+		pick, err := l.p.PickWait(ctx, info)
+		l.results <- result{name, pick, err, time.Since(begin)}
+	}()
+	synctest.Wait()
+}
+
+// served returns who got an answer since the last call, in that order.
+func (l *line) served() []result {
+	l.Helper()
+	synctest.Wait()
+	var all []result
+	for len(l.results) > 0 {
+		all = append(all, <-l.results)
+	}
+	return all
+}
+
+func (l *line) none() {
+	l.Helper()
+	require.Empty(l, l.served(), "everybody waits")
+}
+
+// one returns the only one who got an answer.
+func (l *line) one() result {
+	l.Helper()
+	all := l.served()
+	require.Len(l, all, 1)
+	return all[0]
+}
+
+func inFlight(p *Pool) (n int64) {
+	for _, e := range p.Status().Endpoints {
+		n += e.InFlight
+	}
+	return n
+}
+
+// Given a cap of two, and two endpoints with as many attempts each, then those who
+// come wait, and each end lets the one go on who has waited longest.
+func TestQueue_FirstComeFirstServed(t *testing.T) {
+	for _, a := range allAlgorithms {
+		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := testPool(t, Config{Algorithm: a, Rules: Rules{MaxInFlight: 2, Queue: Queue{Timeout: time.Hour}}}, addresses("a", "b")...)
+				l := newLine(t, p)
+				var held []Pick
+				for range 4 {
+					held = append(held, mustPick(t, p, Info{Now: time.Now()}))
+				}
+				_, err := p.Pick(Info{Now: time.Now()})
+				require.ErrorIs(t, err, ErrSaturated, "Pick never waits")
+				for i := range 8 {
+					l.join(t.Context(), fmt.Sprint(i), Info{Now: time.Now()})
+				}
+				l.none()
+				for i := range 8 {
+					time.Sleep(time.Second)
+					at := held[i].Endpoint()
+					finish(p, held[i])
+					next := l.one()
+					require.NoError(t, next.err)
+					assert.Equal(t, fmt.Sprint(i), next.name, "in their order")
+					assert.Equal(t, at, next.Endpoint(), "where there is room")
+					assert.Equal(t, time.Duration(i+1)*time.Second, next.waited)
+					held = append(held, next.Pick)
+				}
+				for _, pick := range held[8:] {
+					finish(p, pick)
+				}
+				assert.Zero(t, inFlight(p))
+				assert.Zero(t, p.queue.inFlight.Load())
+			})
+		})
+	}
+}
+
+// Nobody who comes later overtakes those who wait, also when there happens to be
+// room.
+func TestQueue_NobodyOvertakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		l.join(t.Context(), "first", Info{})
+		held.pick.Node.Release() // the first half of its end: there is room, and nobody was told
+		l.join(t.Context(), "second", Info{})
+		first := l.one() // served by the one who came later
+		assert.Equal(t, "first", first.name)
+		p.ended(true) // the other half
+		require.NoError(t, first.err)
+		first.Done()
+		second := l.one()
+		require.NoError(t, second.err)
+		second.Done()
+		assert.Zero(t, inFlight(p))
+	})
+}
+
+func canceled(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestQueue_Full(t *testing.T) {
+	for _, row := range []struct{ size, places int }{{0, 128}, {3, 3}, {1, 1}, {-1, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Size: row.size}}}, addresses("a")...)
+			l := newLine(t, p)
+			held := mustPick(t, p, Info{})
+			for range row.places {
+				l.join(t.Context(), "", Info{})
+			}
+			l.none()
+			l.join(t.Context(), "", Info{})
+			late := l.one()
+			require.ErrorIs(t, late.err, ErrSaturated)
+			assert.EqualError(t, late.err, "balancer: every endpoint has as many requests as MaxInFlight allows, and the queue is full")
+			var saturated *SaturatedError
+			require.ErrorAs(t, late.err, &saturated)
+			assert.Equal(t, SaturatedError{QueueFull: true}, *saturated)
+			assert.Equal(t, outcome.Limiter, outcome.ReasonOf(late.err))
+			assert.Zero(t, late.waited)
+			for range row.places {
+				held.Done()
+				held = l.one().Pick
+			}
+			held.Done()
+			assert.Zero(t, inFlight(p))
+		})
+	}
+}
+
+func TestQueue_Timeout(t *testing.T) {
+	for _, row := range []struct{ timeout, want time.Duration }{{0, time.Second}, {250 * time.Millisecond, 250 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: row.timeout}}}, addresses("a")...)
+			l := newLine(t, p)
+			held := mustPick(t, p, Info{})
+			l.join(t.Context(), "", Info{})
+			time.Sleep(row.want - 1)
+			l.none()
+			time.Sleep(1)
+			late := l.one()
+			require.ErrorIs(t, late.err, ErrSaturated)
+			var saturated *SaturatedError
+			require.ErrorAs(t, late.err, &saturated)
+			assert.Equal(t, SaturatedError{Waited: row.want}, *saturated)
+			assert.ErrorContains(t, late.err, "for the "+row.want.String())
+			held.Done()
+			mustPick(t, p, Info{}).Done() // nothing was handed to the one who had gone
+			assert.Zero(t, inFlight(p))
+			assert.Zero(t, p.queue.waiting.Load())
+		})
+	}
+}
+
+// The caller's context ends the wait, and the one behind moves up.
+func TestQueue_CallerGivesUp_B16(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		cause := errors.New("the user has left")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		l.join(ctx, "gives up", Info{})
+		deadline, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer stop()
+		l.join(deadline, "deadline", Info{})
+		l.join(t.Context(), "patient", Info{})
+		l.join(canceled(t), "came too late", Info{})
+		assert.ErrorIs(t, l.one().err, context.Canceled)
+		cancel(cause)
+		assert.ErrorIs(t, l.one().err, cause)
+		time.Sleep(200 * time.Millisecond)
+		late := l.one()
+		assert.ErrorIs(t, late.err, context.DeadlineExceeded)
+		assert.Equal(t, 200*time.Millisecond, late.waited)
+		held.Done()
+		next := l.one()
+		assert.Equal(t, "patient", next.name)
+		require.NoError(t, next.err)
+		next.Done()
+		assert.Zero(t, inFlight(p))
+	})
+}
+
+// Whatever makes room lets those go on who wait: not only the end of an attempt.
+func TestQueue_RoomComesFromElsewhere(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		make func(p *Pool) // makes room for two, or more
+	}{
+		{"the cap is raised", func(p *Pool) { _ = p.Use(nil, Rules{MaxInFlight: 3}) }},
+		{"the cap is lifted", func(p *Pool) { _ = p.Use(nil, Rules{}) }},
+		{"endpoints join", func(p *Pool) { p.update(addresses("a", "b", "c")) }},
+		{"endpoints recover", func(p *Pool) {
+			p.SetHealthy(discovery.Key{ID: "ill-1:80", Address: "ill-1:80"}, true)
+			p.SetHealthy(discovery.Key{ID: "ill-2:80", Address: "ill-2:80"}, true)
+		}},
+		{"endpoints are replaced", func(p *Pool) { p.update(addresses("b", "c")) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Panic: Panic{Threshold: -1}, Queue: Queue{Timeout: time.Hour}}},
+					addresses("a", "ill-1", "ill-2")...)
+				judge(t, p, false, addresses("ill-1", "ill-2")...)
+				l := newLine(t, p)
+				held := mustPick(t, p, Info{})
+				l.join(t.Context(), "first", Info{})
+				l.join(t.Context(), "second", Info{})
+				l.none()
+				row.make(p)
+				got := l.served()
+				require.Len(t, got, 2)
+				for _, r := range got {
+					require.NoError(t, r.err)
+					finish(p, r.Pick)
+				}
+				finish(p, held)
+				assert.Zero(t, inFlight(p))
+				assert.Zero(t, p.Status().Draining)
+			})
+		})
+	}
+}
+
+// Those who wait learn at once that there is nothing to wait for any more.
+func TestQueue_NothingLeftToWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		for range 3 {
+			l.join(t.Context(), "", Info{})
+		}
+		p.update(nil)
+		got := l.served()
+		require.Len(t, got, 3)
+		for _, r := range got {
+			assert.ErrorIs(t, r.err, ErrNoEndpoints)
+			assert.NotErrorIs(t, r.err, ErrSaturated)
+		}
+		held.Done()
+	})
+}
+
+func TestQueue_CloseReleasesThoseWhoWait_T18(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		for range 3 {
+			l.join(t.Context(), "", Info{})
+		}
+		p.Close()
+		got := l.served()
+		require.Len(t, got, 3)
+		for _, r := range got {
+			assert.ErrorIs(t, r.err, ErrClosed)
+		}
+		l.join(t.Context(), "", Info{})
+		assert.ErrorIs(t, l.one().err, ErrClosed)
+		held.Done()
+	})
+}
+
+// Given rules without a cap, and attempts under way, when a cap comes, then the
+// ends of those attempts make room as well.
+func TestQueue_CapComesWhileAttemptsAreUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		require.NoError(t, p.Use(nil, Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}))
+		l.join(t.Context(), "", Info{})
+		l.none()
+		held.Done()
+		next := l.one()
+		require.NoError(t, next.err)
+		next.Done()
+		assert.Zero(t, inFlight(p))
+		assert.Zero(t, p.queue.inFlight.Load())
+	})
+}
+
+// Given that the cap is lifted, then no attempt is refused any more, also while
+// others still are in the queue.
+func TestQueue_NobodyIsRefusedOnceTheCapIsLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p *Pool
+		var during error
+		asked := false
+		p = testPool(t, Config{
+			Rules: Rules{MaxInFlight: 1, Panic: Panic{Threshold: -1}, Queue: Queue{Timeout: time.Hour}},
+			OnChange: func(c Change) {
+				if c.Panic { // it is told between the new rules and those who wait
+					var pick Pick
+					if pick, during = p.PickWait(t.Context(), Info{}); during == nil {
+						pick.Done()
+					}
+					asked = true
+				}
+			},
+		}, addresses("a", "b")...)
+		judge(t, p, false, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		l.join(t.Context(), "", Info{})
+		require.NoError(t, p.Use(nil, Rules{Panic: Panic{Threshold: 1}}))
+		require.True(t, asked)
+		assert.NoError(t, during)
+		next := l.one()
+		require.NoError(t, next.err)
+		next.Done()
+		held.Done()
+	})
+}
+
+// A hook that takes its time holds up nobody who waits for room.
+func TestQueue_SlowHookHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := time.Duration(0)
+		p := testPool(t, Config{
+			Rules:    Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}},
+			OnChange: func(Change) { time.Sleep(slow) },
+		}, addresses("a")...)
+		l := newLine(t, p)
+		held := mustPick(t, p, Info{})
+		l.join(t.Context(), "", Info{})
+		slow = time.Minute
+		go p.update(addresses("a", "b"))
+		next := l.one()
+		require.NoError(t, next.err)
+		assert.Zero(t, next.waited)
+		next.Done()
+		held.Done()
+		time.Sleep(time.Hour)
+	})
+}
+
+// versions returns an endpoint for each version, and the route that leads there.
+func versions(names ...string) (endpoints []discovery.Endpoint, route Route) {
+	for _, name := range names {
+		endpoints = append(endpoints, discovery.Endpoint{Address: name + ":80", Attributes: map[string]string{"version": name}})
+	}
+	return endpoints, Route{Attribute: "version", From: []HashKey{{Header: "X-Version"}}}
+}
+
+func asksFor(version string) Info {
+	return Info{Request: &http.Request{Header: http.Header{"X-Version": {version}}}}
+}
+
+// Those who wait for the endpoints of one route do not hold up those who want
+// others: neither who waits behind them, nor who comes when there is room.
+func TestQueue_RoutesDoNotHoldUpEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endpoints, route := versions("canary", "stable")
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Routes: []Route{route}, Queue: Queue{Timeout: time.Hour}}}, endpoints...)
+		l := newLine(t, p)
+		canary := mustPick(t, p, asksFor("canary"))
+		stable := mustPick(t, p, asksFor("stable"))
+		l.join(t.Context(), "first", asksFor("canary"))
+		l.join(t.Context(), "second", asksFor("stable"))
+		l.none()
+		stable.Done()
+		second := l.one()
+		require.NoError(t, second.err)
+		assert.Equal(t, "second", second.name)
+		second.Done()
+
+		l.join(t.Context(), "third", asksFor("stable"))
+		third := l.one()
+		require.NoError(t, third.err)
+		assert.Zero(t, third.waited, "there is room")
+		third.Done()
+		l.join(t.Context(), "fourth", asksFor("canary"))
+		l.none()
+		canary.Done()
+		first := l.one()
+		assert.Equal(t, "first", first.name)
+		first.Done()
+		assert.Equal(t, "fourth", l.one().name)
+	})
+}
+
+// A call that has tried an endpoint waits for another only if that one is full too:
+// what it has tried is better than nothing.
+func TestQueue_WithTried_R17(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a", "b")...)
+		l := newLine(t, p)
+		first := mustPick(t, p, Info{})
+		other := mustPick(t, p, Info{Tried: []uint64{first.Serial()}})
+		require.NotEqual(t, first.Serial(), other.Serial())
+		first.Done()
+		again := mustPick(t, p, Info{Tried: []uint64{first.Serial()}})
+		assert.Equal(t, first.Serial(), again.Serial(), "the other one is full")
+		l.join(t.Context(), "", Info{Tried: []uint64{first.Serial()}})
+		l.none()
+		other.Done()
+		next := l.one()
+		require.NoError(t, next.err)
+		assert.Equal(t, other.Serial(), next.Serial())
+		next.Done()
+		again.Done()
+		assert.Zero(t, inFlight(p))
+	})
+}
+
+// Given priorities and zones that are full, then what has room is used, wherever it
+// is, before anybody waits.
+func TestQueue_OtherPrioritiesAndZonesFirst(t *testing.T) {
+	for _, a := range allAlgorithms {
+		endpoints := append(in(0, 8), in(1, 2)...)
+		for i := range 4 {
+			endpoints[i].Zone, endpoints[4+i].Zone = "here", "there"
+		}
+		p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{MaxInFlight: 2, Zones: Zones{Local: "here"}}}, endpoints...)
+		got := map[string]int{}
+		for k := range 20 {
+			e := mustPick(t, p, Info{Now: p.now()}).Endpoint()
+			got[e.Address]++
+			if k < 16 {
+				require.Zero(t, e.Priority, "%T: pick %d", a, k)
+			}
+			if _, estimates := a.(PeakEWMA); k < 8 && !estimates {
+				require.Equal(t, "here", e.Zone, "%T: pick %d", a, k)
+			}
+		}
+		assert.Len(t, got, 10, "%T", a)
+		for address, n := range got {
+			assert.Equal(t, 2, n, "%T: %s", a, address)
+		}
+		_, err := p.Pick(Info{})
+		assert.ErrorIs(t, err, ErrSaturated, "%T", a)
+	}
+}
+
+// Ten thousand random operations, looked at whenever nobody moves: no endpoint gets
+// more than the cap; as long as somebody waits, no endpoint has room; those who
+// get something are those who have waited longest; nothing is left in the end.
+func TestQueue_RandomOperations_B01(t *testing.T) {
+	const seed, operations = 11, 10000
+	t.Logf("seed %d", seed)
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		rules := func(limit int) Rules {
+			return Rules{MaxInFlight: limit, Panic: Panic{Threshold: -1}, Queue: Queue{Size: 5, Timeout: 3 * time.Second}}
+		}
+		limit := 2
+		p := testPool(t, Config{Rand: rand.NewPCG(seed, 1), Rules: rules(limit), DrainTimeout: -1}, in(0, 3)...)
+		l := newLine(t, p)
+		var held []Pick
+		var line []string // who waits
+		granted, refused := 0, 0
+		load := map[discovery.Key]int64{} // before the operation
+		settle := func(i int, op string) {
+			for _, r := range l.served() {
+				if r.err != nil {
+					refused++
+					line = slices.DeleteFunc(line, func(name string) bool { return name == r.name })
+					continue
+				}
+				granted++
+				held = append(held, r.Pick)
+				at := slices.Index(line, r.name)
+				require.GreaterOrEqual(t, at, 0)
+				line[at] = ""
+			}
+			for len(line) > 0 && line[0] == "" { // several at once come in any order
+				line = line[1:]
+			}
+			require.NotContains(t, line, "", "operation %d, %s: somebody was served out of turn", i, op)
+			now := map[discovery.Key]int64{}
+			for _, e := range p.Status().Endpoints {
+				if limit > 0 {
+					require.LessOrEqual(t, e.InFlight, max(int64(limit), load[e.Endpoint.Key()]), "operation %d, %s", i, op)
+				}
+				if len(line) > 0 && e.Unavailable == "" {
+					require.Positive(t, limit, "operation %d, %s: somebody waits for nothing", i, op)
+					require.GreaterOrEqual(t, e.InFlight, int64(limit), "operation %d, %s: there is room, and somebody waits", i, op)
+				}
+				now[e.Endpoint.Key()] = e.InFlight
+			}
+			load = now
+		}
+		for i := range operations {
+			op := "join"
+			switch k := random.IntN(20); {
+			case k < 9:
+				ctx := t.Context()
+				if random.IntN(4) == 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, time.Duration(random.IntN(2000))*time.Millisecond)
+					t.Cleanup(cancel)
+				}
+				info := Info{Now: time.Now()}
+				if len(held) > 0 && random.IntN(4) == 0 {
+					info.Tried = []uint64{held[0].Serial()}
+				}
+				line = append(line, fmt.Sprint(i))
+				l.join(ctx, fmt.Sprint(i), info)
+			case k < 16 && len(held) > 0:
+				op = "end"
+				last, at := len(held)-1, random.IntN(len(held))
+				held[at], held[last] = held[last], held[at]
+				finish(p, held[last])
+				held = held[:last]
+			case k == 16:
+				op = "sleep"
+				time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+			case k == 17:
+				op = "endpoints"
+				p.update(in(0, 1+random.IntN(5))[random.IntN(2):])
+			case k == 18:
+				op = "health"
+				p.SetHealthy(in(0, 5)[random.IntN(5)].Key(), random.IntN(3) > 0)
+			default:
+				op = "rules"
+				limit = random.IntN(5) // 0 is no cap
+				require.NoError(t, p.Use(nil, rules(limit)))
+			}
+			settle(i, op)
+		}
+		t.Logf("%d granted, %d refused", granted, refused)
+		assert.Greater(t, granted, operations/5)
+		assert.Greater(t, refused, operations/50)
+		for i := 0; len(held) > 0 || len(line) > 0; i++ {
+			for _, pick := range held {
+				finish(p, pick)
+			}
+			held = nil
+			settle(i, "the last ends")
+			require.Less(t, i, 10)
+		}
+		assert.Zero(t, inFlight(p))
+		assert.Zero(t, p.queue.inFlight.Load())
+		assert.Zero(t, p.queue.waiting.Load())
+		assert.Empty(t, p.draining)
+	})
+}
+
+// Many goroutines, few places, and endpoints that come and go: the cap holds at
+// every moment, everybody is served, and no place is lost.
+func TestQueue_CapHoldsConcurrently_B01(t *testing.T) {
+	const limit, workers, calls = 2, 40, 250
+	for _, a := range allAlgorithms {
+		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := testPool(t, Config{
+					Algorithm: a, DrainTimeout: -1,
+					Rules: Rules{MaxInFlight: limit, Queue: Queue{Size: workers, Timeout: time.Hour}},
+				}, in(0, 3)...)
+				var loads sync.Map // serial -> *atomic.Int64
+				most := atomic.Int64{}
+				var wg sync.WaitGroup
+				for w := range workers {
+					wg.Go(func() {
+						for k := range calls {
+							pick, err := p.PickWait(t.Context(), Info{Now: time.Now()})
+							if !assert.NoError(t, err) {
+								return
+							}
+							counter, _ := loads.LoadOrStore(pick.Serial(), new(atomic.Int64))
+							n := counter.(*atomic.Int64).Add(1)
+							for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+							}
+							if (w+k)%7 == 0 {
+								time.Sleep(time.Millisecond)
+							}
+							counter.(*atomic.Int64).Add(-1)
+							finish(p, pick)
+						}
+					})
+				}
+				for i := range 200 {
+					time.Sleep(time.Millisecond)
+					p.update(in(0, 2+i%3))
+				}
+				wg.Wait()
+				assert.Equal(t, int64(limit), most.Load(), "the cap is reached and not exceeded")
+				assert.Zero(t, inFlight(p))
+				assert.Zero(t, p.queue.inFlight.Load())
+				assert.Zero(t, p.queue.waiting.Load())
+				assert.Empty(t, p.draining)
+			})
+		})
+	}
+}
