@@ -192,9 +192,10 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	}
 	size := b.pool.subsetSize(b.rules)
 	t.candidates = make([]Candidate, 0, len(usable)) // enough for all: groups are parts of it
-	for _, z := range b.zones(p) {
+	zones := b.zones(p)
+	for _, z := range zones {
 		of := usable
-		if z.name != "" || z.share < 1 {
+		if len(zones) > 1 {
 			of = keep(usable, func(m *member) bool { return m.zone == z.name })
 		}
 		if size > 0 {
@@ -207,7 +208,7 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 		t.groups = append(t.groups, b.group(key, t.candidates[begin:len(t.candidates):len(t.candidates)], nil))
 		shares = append(shares, z.share)
 	}
-	t.local = t.local && !slices.ContainsFunc(t.groups, func(g group) bool { return g.estimator == nil })
+	t.local = t.local && len(t.groups) > 1 && !slices.ContainsFunc(t.groups, func(g group) bool { return g.estimator == nil })
 	return t, shares
 }
 

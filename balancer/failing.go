@@ -29,6 +29,17 @@ func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
 	return row
 }
 
+// takeOver goes on where another one was: an endpoint does not get better by a new
+// policy. The instants are the same one, by the ticks of either.
+func (f *failing) takeOver(old *failing, oldNow, now uint32, pool *anyFailing) {
+	f.row.Store(old.row.Load())
+	if old.avoided(oldNow) {
+		until := now + since(oldNow, old.until.Load())
+		f.until.Store(until)
+		pool.note(until)
+	}
+}
+
 // succeeded ends what failed began.
 func (f *failing) succeeded() {
 	if f.row.Load() != 0 { // a store costs more than a look

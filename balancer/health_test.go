@@ -2,6 +2,8 @@ package balancer
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -9,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
@@ -293,7 +294,151 @@ func TestRoundRobin_SurvivesFlaps_B06(t *testing.T) {
 	assert.LessOrEqual(t, float64(most)/float64(least), 1.1, "%v", got)
 }
 
-var (
-	_ = clock.NewFake
-	_ = time.Second
-)
+// Given an algorithm that has learnt something, when endpoints around come and go,
+// attributes change and health flaps, then it still knows that, and attempts under way
+// still count.
+func TestState_SurvivesUpdatesAndFlaps_D15(t *testing.T) {
+	fails := outcome.Answer{Class: outcome.Failure, Took: time.Millisecond}
+	slow := outcome.Answer{Class: outcome.Success, Took: 5 * time.Second}
+	busy := outcome.Answer{Class: outcome.Success, Took: time.Millisecond, Header: http.Header{
+		"Endpoint-Load-Metrics": {"TEXT application_utilization=0.99,rps_fractional=1"},
+	}}
+	idle := outcome.Answer{Class: outcome.Success, Took: time.Millisecond, Header: http.Header{
+		"Endpoint-Load-Metrics": {"TEXT application_utilization=0.01,rps_fractional=100"},
+	}}
+	for _, row := range []struct {
+		a         Algorithm
+		bad, good outcome.Answer
+	}{
+		{PeakEWMA{}, slow, idle},
+		{PeakEWMA{}, fails, idle},
+		{LeastRequest{}, fails, idle},
+		{LoadWeighted{Blackout: -1}, busy, idle},
+		{Rendezvous{Keys: userKey, Fallback: PeakEWMA{}}, slow, idle},
+	} {
+		t.Run(fmt.Sprintf("%T_%v", row.a, row.bad.Class), func(t *testing.T) {
+			rules := Rules{SlowStart: SlowStart{Window: -1}, Panic: Panic{Threshold: -1}}
+			p, fake := fakePool(t, Config{Algorithm: row.a, Rules: rules}, addresses("bad", "good")...)
+			for range 4 {
+				pick := mustPick(t, p, Info{Now: p.now()})
+				other := mustPick(t, p, Info{Now: p.now(), Tried: []uint64{pick.Serial()}})
+				for _, pick := range []Pick{pick, other} {
+					answer := row.good
+					if pick.Endpoint().Address == "bad:80" {
+						answer = row.bad
+					}
+					answer.Now = p.now()
+					pick.Answered(answer)
+					pick.Done()
+				}
+			}
+			fake.Advance(time.Second - time.Millisecond) // reports are turned into weights each second
+			fake.Advance(time.Millisecond)
+			var held []Pick
+			for len(held) < 6 {
+				held = append(held, mustPick(t, p, Info{Now: p.now()}))
+			}
+			before, loads := observersOf(p), loadsOf(p)
+			require.Len(t, before, 2)
+			check := func(what string) {
+				t.Helper()
+				for address, observer := range before {
+					require.Same(t, observer, observersOf(p)[address], "%s: %s", what, address)
+					require.Equal(t, loads[address], loadsOf(p)[address], "%s: %s", what, address)
+				}
+				for range 20 {
+					pick := mustPick(t, p, Info{Now: p.now()})
+					require.Equal(t, "good:80", pick.Endpoint().Address, what)
+					pick.Answered(outcome.Answer{Now: p.now(), Class: outcome.Canceled})
+					pick.Done()
+				}
+			}
+			for _, pick := range held { // they would make the good one look busy
+				finishCanceled(p, pick)
+			}
+			loads = loadsOf(p)
+			check("as it is")
+			for k := range 20 {
+				changed := addresses("good", "bad")
+				for i := range changed {
+					changed[i].Zone, changed[i].Attributes = fmt.Sprint(k), map[string]string{"k": fmt.Sprint(k)}
+				}
+				p.update(changed)
+				check("other attributes")
+				judge(t, p, false, changed...)
+				judge(t, p, true, changed...)
+				check("a flap")
+				draining := slices.Clone(changed)
+				draining[1].Draining = true
+				p.update(draining)
+				p.update(changed)
+				check("draining, and not after all")
+				p.update(append(slices.Clone(changed), addresses(fmt.Sprint("new-", k))...))
+				p.update(changed)
+				check("another came and went")
+			}
+			require.NoError(t, p.Use(row.a, Rules{SlowStart: SlowStart{Window: -1}, MaxInFlight: 100}))
+			before = observersOf(p)
+			check("other rules")
+		})
+	}
+}
+
+func finishCanceled(p *Pool, pick Pick) {
+	pick.Answered(outcome.Answer{Now: p.now(), Class: outcome.Canceled})
+	pick.Done()
+}
+
+// observersOf returns what the algorithm keeps, by address.
+func observersOf(p *Pool) map[string]any {
+	observers := map[string]any{}
+	for _, m := range p.members {
+		observers[m.node.Endpoint().Address] = m.observer
+	}
+	return observers
+}
+
+func loadsOf(p *Pool) map[string]int64 {
+	loads := map[string]int64{}
+	for _, e := range p.Status().Endpoints {
+		loads[e.Endpoint.Address] = e.InFlight
+	}
+	return loads
+}
+
+// Given nine warm endpoints and one that nobody knows, then by default the new one
+// gets more than nothing and at most twice the mean: within the first thousand requests
+// and in the thousands after that. The same when it comes back.
+func TestPeakEWMA_ColdEndpoint_B03(t *testing.T) {
+	for _, latency := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond} {
+		for _, concurrency := range []int{1, 4, 20} {
+			t.Run(fmt.Sprintf("%v_%d", latency, concurrency), func(t *testing.T) {
+				p, fake := fakePool(t, Config{}, in(0, 9)...)
+				random := rand.New(rand.NewPCG(4, 4))
+				load := func() int {
+					got := 0
+					inParallel(t, p, fake, concurrency, 1000, func(_ int, pick Pick) time.Duration {
+						if pick.Endpoint().Address == "p0-9:80" {
+							got++
+						}
+						return latency/2 + time.Duration(random.Int64N(int64(latency)))
+					})
+					return got
+				}
+				load()
+				p.update(in(0, 10))
+				for range 3 {
+					got := load()
+					assert.Positive(t, got)
+					assert.LessOrEqual(t, got, 200)
+				}
+				judge(t, p, false, in(0, 10)[9])
+				assert.Zero(t, load())
+				judge(t, p, true, in(0, 10)[9])
+				got := load()
+				assert.Positive(t, got)
+				assert.LessOrEqual(t, got, 200)
+			})
+		}
+	}
+}

@@ -149,7 +149,9 @@ func (p *hotColdPicker) Pick(info Info) int {
 }
 
 // Estimate implements [Estimator].
-func (p *hotColdPicker) Estimate(info Info, i int, fades bool) float64 { return p.fallback.Estimate(info, i, fades) }
+func (p *hotColdPicker) Estimate(info Info, i int, fades bool) float64 {
+	return p.fallback.Estimate(info, i, fades)
+}
 
 // best returns the entry to use, if there are enough. Those of endpoints that are
 // not in this group, or not for this call, are left to others.

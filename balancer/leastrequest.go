@@ -50,8 +50,12 @@ type leastRequestBuilder struct {
 	failing anyFailing
 }
 
-func (b *leastRequestBuilder) Observer(discovery.Endpoint, Observer) Observer {
-	return &leastRequestState{shared: b}
+func (b *leastRequestBuilder) Observer(_ discovery.Endpoint, previous Observer) Observer {
+	s := &leastRequestState{shared: b}
+	if old, ok := previous.(*leastRequestState); ok {
+		s.takeOver(&old.failing, old.shared.at(b.epoch), b.at(b.epoch), &b.failing) // the new epoch is now
+	}
+	return s
 }
 
 func (b *leastRequestBuilder) Build(g Group) Picker {

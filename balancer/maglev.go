@@ -3,6 +3,7 @@ package balancer
 import (
 	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -98,10 +99,15 @@ func newMaglevTable(places []place, size int, before *tablePicker) maglevTable {
 		entries: make(maglevTable, size),
 		taken:   make([]uint64, size/64+1),
 		turns:   newMaglevTurns(places, size),
-		due:     make([]int32, size+1),
 	}
+	lightest := places[0].weight
 	for i := range places {
 		m.heaviest = max(m.heaviest, places[i].weight)
+		lightest = min(lightest, places[i].weight)
+	}
+	if lightest < m.heaviest {
+		m.due = make([]int32, size+1)
+		m.marks = make([]uint64, len(places)/64+1)
 	}
 	m.fill()
 	return m.entries
@@ -115,7 +121,8 @@ type maglev struct {
 	turns    []maglevTurns // of each place
 	entries  maglevTable
 	taken    []uint64 // a bit for each entry: many more are looked at than are free
-	due      []int32  // one above the index of a place with its turn in the round
+	due      []int32  // one above the index of a place with its turn in the round; nil if all have one in each
+	marks    []uint64 // a bit for each place, see begin
 }
 
 // maglevTurns is what a place has done so far. It wants the entries offset,
@@ -156,9 +163,13 @@ func (m *maglev) fill() {
 			if free--; free == 0 {
 				return
 			}
-			m.schedule(i, round)
+			if m.due != nil {
+				m.schedule(i, round)
+			}
 		}
-		turns = m.begin(round+1, turns[:0])
+		if m.due != nil {
+			turns = m.begin(round+1, turns[:0])
+		}
 	}
 }
 
@@ -185,11 +196,25 @@ func (m *maglev) schedule(i int32, round int) {
 	}
 }
 
-// begin returns the places that have a turn in the round, in their order.
+// begin returns the places that have a turn in the round, in their order. Where
+// they are many, marks bring them into it faster than sorting does.
 func (m *maglev) begin(round int, turns []int32) []int32 {
 	for i := m.due[round]; i > 0; i = m.turns[i-1].next {
 		turns = append(turns, i-1)
 	}
-	slices.Sort(turns)
+	if len(turns) < len(m.turns)/64 {
+		slices.Sort(turns)
+		return turns
+	}
+	for _, i := range turns {
+		m.marks[i/64] |= 1 << (i % 64)
+	}
+	turns = turns[:0]
+	for k, word := range m.marks {
+		for ; word != 0; word &= word - 1 {
+			turns = append(turns, int32(k*64+bits.TrailingZeros64(word)))
+		}
+		m.marks[k] = 0
+	}
 	return turns
 }

@@ -43,12 +43,26 @@ func naiveMaglev(places []place, size int) []int {
 }
 
 func TestMaglev_TurnsByWeight(t *testing.T) {
+	many := make([]float64, 300)
+	for i := range many {
+		many[i] = float64(1 + i*i%13)
+	}
+	oneHeavy := append(slices.Repeat([]float64{1}, 300), 5000)
 	for _, weights := range [][]float64{
-		{1}, {1, 1, 1}, {1, 2, 3}, {3, 2, 1, 1}, {1, 100}, {100, 1, 1, 1, 50, 7}, {0.5, 0.25, 3}, {1, 1e9}, {7, 11, 13, 17, 19, 23},
+		{1},
+		{1, 1, 1},
+		{1, 2, 3},
+		{3, 2, 1, 1},
+		{1, 100},
+		{100, 1, 1, 1, 50, 7},
+		{0.5, 0.25, 3},
+		{1, 1e9},
+		{7, 11, 13, 17, 19, 23},
+		many, oneHeavy, append(oneHeavy, 2000, 3000, 5000),
 	} {
-		c := newHashCluster(t, Maglev{Keys: byUser(), TableSize: 1009}, portsAt(80, weights...)...)
+		c := newHashCluster(t, Maglev{Keys: byUser(), TableSize: 5003}, portsAt(80, weights...)...)
 		p := c.build().(*tablePicker)
-		want := naiveMaglev(p.places, 1009)
+		want := naiveMaglev(p.places, 5003)
 		for i, place := range maglevOf(p) {
 			require.Equal(t, want[i], int(place), "%v, entry %d", weights, i)
 		}

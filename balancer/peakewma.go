@@ -98,6 +98,9 @@ type ewmaShared struct {
 }
 
 func (s *ewmaShared) Observer(_ discovery.Endpoint, previous Observer) Observer {
+	if wrapped, ok := previous.(*hotColdState); ok {
+		previous = wrapped.fallback
+	}
 	if old, ok := previous.(*ewmaState); ok {
 		return old.under(s)
 	}
@@ -230,11 +233,11 @@ type ewmaState struct {
 // to the old state, which then forgets it.
 func (s *ewmaState) under(shared *ewmaShared) *ewmaState {
 	next := &ewmaState{shared: shared}
+	before, now := s.shared.at(shared.epoch), shared.at(shared.epoch) // the new epoch is now
 	if old := ewmaSample(s.sample.Load()); old != 0 {
-		at := s.shared.time(old.tick())
-		next.sample.Store(uint64(newSample(old.seconds(), shared.at(at), old.fast())))
+		next.sample.Store(uint64(newSample(old.at(before, s.shared.perTick), now, old.fast())))
 	}
-	next.row.Store(s.row.Load())
+	next.takeOver(&s.failing, before, now, &shared.failing)
 	shared.known.add(next)
 	return next
 }

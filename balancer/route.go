@@ -63,6 +63,7 @@ func (r *routing) lead(req *http.Request, anyEndpoint *cluster) (c *cluster, app
 		return r.values[r.Default], true
 	case FallbackFail:
 		return nil, true
+	case FallbackAny:
 	}
 	return anyEndpoint, true
 }

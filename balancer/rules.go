@@ -195,9 +195,7 @@ func orFloat(f *float64, value float64) {
 func (r Rules) Validate() error {
 	var errs field.Errors
 	checkFloat(&errs, "Priorities.Overprovisioning", r.Priorities.Overprovisioning, 1, math.MaxFloat64)
-	if t := r.Panic.Threshold; !(t < 0) { //nolint:staticcheck // NaN is not
-		checkFloat(&errs, "Panic.Threshold", t, 0, 1)
-	}
+	checkFloat(&errs, "Panic.Threshold", max(r.Panic.Threshold, 0), 0, 1) // negative is off
 	checkFloat(&errs, "SlowStart.Floor", r.SlowStart.Floor, 0, 1)
 	checkFloat(&errs, "SlowStart.Aggression", r.SlowStart.Aggression, 0, math.MaxFloat64)
 	errs.Under("Zones", r.Zones.validate())

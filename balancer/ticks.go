@@ -14,9 +14,6 @@ func (t ticks) at(now time.Time) uint32 {
 	return max(uint32(max(now.Sub(t.epoch), 0)/tick), 1)
 }
 
-// time returns the instant of a tick.
-func (t ticks) time(at uint32) time.Time { return t.epoch.Add(time.Duration(at) * tick) }
-
 // since returns the ticks from an earlier instant; a clock that went back is
 // taken for one that stood still.
 func since(earlier, now uint32) uint32 {

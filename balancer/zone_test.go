@@ -280,6 +280,22 @@ func TestZones_UnknownAndLeaving_B15(t *testing.T) {
 	assert.Len(t, got, 7)
 }
 
+// Given that the zone of unknown endpoints is the only one with room, then it gets
+// what the local zone cannot carry, and the others get nothing.
+func TestZones_UnknownZoneHasAllTheRoom_B15(t *testing.T) {
+	endpoints := inZones(3, 1, 6)
+	for i := range endpoints[4:] {
+		endpoints[4+i].Zone = ""
+	}
+	p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{
+		Zones: Zones{Local: "a", Clients: map[string]float64{"a": 1, "b": 1}}, Panic: Panic{Threshold: -1},
+	}}, endpoints...)
+	judge(t, p, false, endpoints[:3]...)
+	got := picked(t, p, 600)
+	assert.Len(t, got, 6)
+	assert.Zero(t, got["b-0:80"])
+}
+
 // Zones divide what their priority gets, not more.
 func TestZones_WithinAPriority_B15(t *testing.T) {
 	endpoints := append(inZones(4, 4), in(1, 8)...)
@@ -420,6 +436,8 @@ func (cheap) Pick(Info) int { return 0 }
 type costly struct{ cheap }
 
 func (costly) Estimate(Info, int, bool) float64 { return 10 }
+
+var _ Estimator = costly{}
 
 // An algorithm may make pickers of different types. Those that cannot tell are not
 // asked.

@@ -40,8 +40,8 @@ func (c Cooldown) Observer(discovery.Endpoint, balancer.Observer) balancer.Obser
 }
 
 // Build implements balancer.Builder.
-func (c Cooldown) Build(candidates []balancer.Candidate) balancer.Picker {
-	return cooldownPicker{c.Rest, candidates}
+func (c Cooldown) Build(g balancer.Group) balancer.Picker {
+	return cooldownPicker{c.Rest, g.Candidates}
 }
 
 // cooling remembers the last failure of one endpoint.
@@ -61,8 +61,8 @@ type cooldownPicker struct {
 }
 
 func (p cooldownPicker) Pick(info balancer.Info) int {
-	for i, c := range p.candidates {
-		failed := c.Observer().(*cooling).failed.Load()
+	for i := range p.candidates {
+		failed := p.candidates[i].Observer().(*cooling).failed.Load()
 		if failed == nil || info.Now.Sub(*failed) >= p.rest {
 			return i
 		}
