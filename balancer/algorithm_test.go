@@ -265,7 +265,7 @@ func TestPeakEWMA_Average(t *testing.T) {
 		{"less pulls it down slowly", []step{{0, time.Second, outcome.Success}, {tau, 100 * time.Millisecond, outcome.Success}}, tau, 0.1*(1-1/math.E) + 1/math.E/math.E},
 		{"an answered client error is a sample", []step{{0, 100 * time.Millisecond, outcome.ClientError}}, 0, 0.1},
 		{"a first failure in an unknown pool", []step{{0, time.Millisecond, outcome.Failure}}, 0, 0.3},
-		{"a second failure in a row", []step{{0, time.Millisecond, outcome.Failure}, {0, time.Millisecond, outcome.Failure}}, 0, 5},
+		{"a second failure in a row", []step{{0, time.Millisecond, outcome.Failure}, {0, time.Millisecond, outcome.Failure}}, 0, 1.2},
 		{"failures are bounded", []step{{0, 0, outcome.Failure}, {0, 0, outcome.NeverSent}, {0, 0, outcome.Failure}, {0, 0, outcome.Failure}}, 0, 5},
 		{"a slow failure counts as long as it took", []step{{0, 20 * time.Second, outcome.Failure}}, 0, 20},
 		{"given up by its caller: known, no sample", []step{{0, time.Minute, outcome.Canceled}}, 0, 0.03},

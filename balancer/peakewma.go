@@ -199,7 +199,8 @@ func (c *ewmaCensus) add(s *ewmaState) {
 
 // median returns the median latency of the sample: enough to tell what is usual
 // in the pool. Those of whom nothing was heard for as long as a decay takes do
-// not count: they may have left.
+// not count: they may have left. Nor do those that fail: their penalties would
+// raise those of the others.
 func (c *ewmaCensus) median(now uint32, perTick float64) float64 {
 	var known [len(c.states)]float64
 	count := 0
@@ -209,7 +210,7 @@ func (c *ewmaCensus) median(now uint32, perTick float64) float64 {
 			break
 		}
 		average := ewmaSample(s.sample.Load())
-		if average != 0 && float64(since(average.tick(), now))*perTick > -1 {
+		if average != 0 && s.row.Load() == 0 && float64(since(average.tick(), now))*perTick > -1 {
 			known[count] = max(average.at(now, perTick), floorRTT)
 			count++
 		}
