@@ -75,6 +75,26 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
+// BenchmarkPickWeighted is BenchmarkPick where the endpoints have weights.
+func BenchmarkPickWeighted(b *testing.B) {
+	for _, a := range benchAlgorithms {
+		endpoints := manyEndpoints(10000)
+		for i := range endpoints {
+			endpoints[i].Weight = float64(i%7 + 1)
+		}
+		p := testPool(b, Config{Algorithm: a.algorithm}, endpoints...)
+		for range 2 * len(endpoints) {
+			pickOnce(p, a.timed)
+		}
+		b.Run(a.name+"/endpoints=10000", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				pickOnce(p, a.timed)
+			}
+		})
+	}
+}
+
 // BenchmarkUpdate measures an update that replaces one endpoint of many.
 func BenchmarkUpdate(b *testing.B) {
 	const n = 10000

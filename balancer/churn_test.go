@@ -23,11 +23,15 @@ var userKey = []HashKey{{Header: "X-User"}}
 
 // churned is all algorithms, with what makes them do the most.
 var churned = []Algorithm{
-	RoundRobin{}, Random{}, LeastRequest{}, PeakEWMA{},
+	RoundRobin{},
+	Random{},
+	LeastRequest{},
+	PeakEWMA{},
 	RingHash{Keys: userKey, LoadFactor: 1.25, Fallback: PeakEWMA{}},
 	Maglev{Keys: userKey, TableSize: 251, Fallback: LoadWeighted{}}, // small, because it is built so often
 	Rendezvous{Keys: userKey, LoadFactor: 2},
-	LoadWeighted{}, HotCold{},
+	LoadWeighted{},
+	HotCold{},
 }
 
 // richRules are rules that do much at once.
@@ -230,6 +234,7 @@ func (m *model) checkTier(t *tier) {
 // leaving and has room; counts are right at every moment; the algorithm is given
 // exactly those that are available; and in the end nothing is left.
 func TestChurn_B01(t *testing.T) {
+	t.Parallel()
 	for i := range len(churned) + 1 {
 		name := "AllInTurn"
 		if i < len(churned) {
@@ -300,6 +305,7 @@ func TestChurn_B01(t *testing.T) {
 
 // The same things, all at once, from many goroutines.
 func TestChurn_Concurrently_B01(t *testing.T) {
+	t.Parallel()
 	for i, a := range churned {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
 			t.Parallel()

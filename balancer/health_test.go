@@ -49,13 +49,14 @@ func TestSetHealthy_BelongsToTheIncarnation_B14(t *testing.T) {
 // then each algorithm goes on serving: as long as half is left, from those that
 // are; then from all, ill or not. When it is repaired, from the healthy again.
 func TestPanic_BrokenHealthCheckAlone_B09(t *testing.T) {
+	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
 			endpoints := in(0, 6)
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{SlowStart: SlowStart{Window: -1}}}, endpoints...)
 			check := func(healthy int) {
 				t.Helper()
-				const picks = 6000
+				const picks = 2000
 				used := 6
 				if healthy >= 3 {
 					used = healthy
@@ -410,6 +411,7 @@ func loadsOf(p *Pool) map[string]int64 {
 // gets more than nothing and at most twice the mean: within the first thousand requests
 // and in the thousands after that. The same when it comes back.
 func TestPeakEWMA_ColdEndpoint_B03(t *testing.T) {
+	t.Parallel()
 	for _, latency := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond} {
 		for _, concurrency := range []int{1, 4, 20} {
 			t.Run(fmt.Sprintf("%v_%d", latency, concurrency), func(t *testing.T) {

@@ -195,10 +195,11 @@ func TestDivide_EmptyTiers(t *testing.T) {
 // gets something in panic only; an endpoint more never takes traffic from its
 // own tier.
 func TestDivide_Properties_B09(t *testing.T) {
+	t.Parallel()
 	const seed = 20
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for run := range 20000 {
+	for run := range 8000 {
 		tiers := make([]tierLoad, random.IntN(6))
 		for i := range tiers {
 			tiers[i].total = random.ExpFloat64() * math.Pow(10, float64(random.IntN(7)-3))
@@ -255,13 +256,14 @@ func in(priority, n int) []discovery.Endpoint {
 // algorithm gives each priority what the formula says, all endpoints of one the
 // same, and none to those that are ill.
 func TestPriorities_TrafficFollowsTheShares_D07(t *testing.T) {
+	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
 			endpoints := append(in(0, 8), in(1, 4)...)
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{SlowStart: SlowStart{Window: -1}}}, endpoints...)
 			check := func(healthy int) {
 				t.Helper()
-				const picks = 10000
+				const picks = 3000
 				got := attempts(t, p, picks)
 				first := min(1, 1.4*float64(healthy)/8)
 				for i, e := range endpoints {

@@ -78,12 +78,12 @@ func TestRoute_Canary(t *testing.T) {
 	}{
 		{"by header", &http.Request{Header: http.Header{"X-Version": {"canary"}}}, all[:1]},
 		{"by header, others", &http.Request{Header: http.Header{"X-Version": {"stable"}}}, all[1:]},
-		{"by query", request("http://x/?v=canary"), all[:1]},
-		{"no value", request("http://x/"), all},
-		{"an empty value", request("http://x/?v="), all},
-		{"a value that nobody has", request("http://x/?v=unheard-of"), all},
-		{"case matters", request("http://x/?v=Canary"), all},
-		{"not by another attribute", request("http://x/?v=x"), all},
+		{"by query", request(t, "http://x/?v=canary"), all[:1]},
+		{"no value", request(t, "http://x/"), all},
+		{"an empty value", request(t, "http://x/?v="), all},
+		{"a value that nobody has", request(t, "http://x/?v=unheard-of"), all},
+		{"case matters", request(t, "http://x/?v=Canary"), all},
+		{"not by another attribute", request(t, "http://x/?v=x"), all},
 		{"no request", nil, all},
 		{"an empty request", &http.Request{}, all},
 	} {
@@ -93,11 +93,10 @@ func TestRoute_Canary(t *testing.T) {
 	}
 }
 
-func request(url string) *http.Request {
-	req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
-	if err != nil {
-		panic(err)
-	}
+func request(t testing.TB, url string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	require.NoError(t, err)
 	return req
 }
 

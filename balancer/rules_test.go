@@ -146,7 +146,7 @@ func TestRules_EveryNonsenseIsRefused(t *testing.T) {
 
 // fieldsOf returns the fields that an error names.
 func fieldsOf(err error) (names []string) {
-	switch err := err.(type) { //nolint:errorlint // takes apart what was joined, on purpose
+	switch err := err.(type) {
 	case *field.Error:
 		return []string{err.Field}
 	case interface{ Unwrap() []error }:

@@ -88,8 +88,7 @@ func TestSubset_Seed(t *testing.T) {
 	assert.Equal(t, []string{"p0-19:80", "p0-1:80", "p0-2:80", "p0-3:80", "p0-6:80"}, pool(1, "web-1"), "for ever")
 	assert.Equal(t, pool(1, "web-1"), pool(2, "web-1"))
 	assert.NotEqual(t, pool(1, "web-1"), pool(1, "web-2"))
-	assert.Equal(t, pool(1, ""), pool(1, ""))
-	assert.NotEqual(t, pool(1, ""), pool(2, ""))
+	assert.NotEqual(t, pool(1, ""), pool(2, ""), "without a seed it is chance")
 
 	clients := map[string]int{}
 	for i := range 400 {
@@ -218,9 +217,10 @@ func clientsPerEndpoint(t testing.TB, endpoints []discovery.Endpoint, clients, s
 // Given lots that are full, then all endpoints have the same number of clients, give
 // or take one.
 func TestSubset_RocksteadierIsEven(t *testing.T) {
-	for _, n := range []int{10, 20, 30, 50, 100, 160} {
-		for _, clients := range []int{10, 20, 40, 50, 80, 100} {
-			for _, size := range []int{1, 2, 3, 5, 8, 10, 12, 20, 40} {
+	t.Parallel()
+	for _, n := range []int{10, 20, 30, 50, 100} {
+		for _, clients := range []int{10, 20, 50, 80} {
+			for _, size := range []int{1, 2, 3, 5, 10, 12, 40} {
 				if size >= n {
 					continue
 				}
@@ -234,6 +234,7 @@ func TestSubset_RocksteadierIsEven(t *testing.T) {
 // Where the last lot of the clients or of the endpoints has gaps, it is not as even,
 // but far from what chance does.
 func TestSubset_RocksteadierWithGaps(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{15, 33, 47, 95, 104} {
 		for _, clients := range []int{37, 55, 100} {
 			for _, size := range []int{2, 5, 8, 12} {

@@ -71,10 +71,11 @@ func TestDivideZones_B15(t *testing.T) {
 // say, then no zone gets more than Overload times what its endpoints are due, unless
 // it is the only one.
 func TestDivideZones_Properties_B15(t *testing.T) {
+	t.Parallel()
 	const seed = 3
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for run := range 5000 {
+	for run := range 2000 {
 		n := 1 + random.IntN(6)
 		rules := Zones{Overload: []float64{0, 1, 1 + random.Float64()}[random.IntN(3)]}
 		zones := make([]zoneLoad, n)
@@ -139,6 +140,7 @@ func clientsIn(t testing.TB, a Algorithm, rules Rules, endpoints []discovery.End
 // clients. All clients together load no endpoint with more than Overload times the
 // mean, and nothing fails. The same with other distributions.
 func TestZones_WholeSystem_B15(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		endpoints []int
 		clients   []int
@@ -159,7 +161,7 @@ func TestZones_WholeSystem_B15(t *testing.T) {
 				rules := Rules{Zones: Zones{Clients: row.map_, Overload: row.overload}}
 				endpoints := inZones(row.endpoints...)
 				loads, stayed := map[string]int{}, 0
-				const picks = 3000
+				const picks = 1000
 				clients := clientsIn(t, a, rules, endpoints, row.clients...)
 				for _, p := range clients {
 					for address, n := range attempts(t, p, picks) {
@@ -186,12 +188,13 @@ func TestZones_WholeSystem_B15(t *testing.T) {
 // goes to those, each takes away only the traffic that it could carry, and the last
 // one takes the rest to the other zones at once. Recovery is the way back.
 func TestZones_DeadZone_B15(t *testing.T) {
+	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
 			endpoints := inZones(5, 5, 5)
 			rules := Rules{Zones: Zones{Local: "a"}, SlowStart: SlowStart{Window: -1}}
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: rules}, endpoints...)
-			const picks = 5000
+			const picks = 2000
 			local := func(healthy int) float64 {
 				t.Helper()
 				got, n := attempts(t, p, picks), 0
@@ -378,6 +381,7 @@ func TestZones_SlowLocalZone_B15(t *testing.T) {
 // Given zones that are equally fast, whatever that means, then traffic stays in its
 // own, however many requests are under way at once.
 func TestZones_EqualZonesKeepTheirTraffic_B15(t *testing.T) {
+	t.Parallel()
 	for _, latency := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 500 * time.Millisecond} {
 		for _, concurrency := range []int{1, 3, 10, 30} {
 			p, fake := fakePool(t, Config{Rules: Rules{Zones: Zones{Local: "a"}}}, inZones(3, 3, 3)...)
