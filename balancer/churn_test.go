@@ -21,14 +21,15 @@ import (
 
 var userKey = []HashKey{{Header: "X-User"}}
 
-// churned is all algorithms, with what makes them do the most.
+// churned is all algorithms, with what makes them do the most, and small
+// tables, because they are built so often.
 var churned = []Algorithm{
 	RoundRobin{},
 	Random{},
 	LeastRequest{},
 	PeakEWMA{},
-	RingHash{Keys: userKey, LoadFactor: 1.25, Fallback: PeakEWMA{}},
-	Maglev{Keys: userKey, TableSize: 251, Fallback: LoadWeighted{}}, // small, because it is built so often
+	RingHash{Keys: userKey, MinSize: 64, LoadFactor: 1.25, Fallback: PeakEWMA{}},
+	Maglev{Keys: userKey, TableSize: 101, Fallback: LoadWeighted{}},
 	Rendezvous{Keys: userKey, LoadFactor: 2},
 	LoadWeighted{},
 	HotCold{},

@@ -159,7 +159,7 @@ func TestMaxConnectionAge_OneAfterTheOther_B13(t *testing.T) {
 			assert.Equal(w, 1, w.p.Status().Endpoints[0].Connections)
 			time.Sleep(time.Second)
 		}
-		assert.InDelta(w, 7, w.network.Dials(e.Address), 0.5)
+		assert.InDelta(w, 7.5, w.network.Dials(e.Address), 0.6)
 		different := map[time.Duration]bool{}
 		for _, l := range w.conns {
 			age := l.last.Sub(l.first)

@@ -13,7 +13,7 @@ import (
 )
 
 // HashKey names one property of a request that [RingHash], [Maglev] and
-// [Rendezvous] make their key of: exactly one of Header, Cookie, Query, Path,
+// [Rendezvous] make their key of, and in which a [Route] looks for a value: exactly one of Header, Cookie, Query, Path,
 // ClientAddress and Func is set. A property that is absent or empty is no value.
 // In a list, every value counts, in its order, up to the first one that is
 // Terminal. Values are hashed and combined as Envoy's hash policies are.

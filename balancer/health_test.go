@@ -52,6 +52,7 @@ func TestPanic_BrokenHealthCheckAlone_B09(t *testing.T) {
 	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			t.Parallel()
 			endpoints := in(0, 6)
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{SlowStart: SlowStart{Window: -1}}}, endpoints...)
 			check := func(healthy int) {
@@ -415,6 +416,7 @@ func TestPeakEWMA_ColdEndpoint_B03(t *testing.T) {
 	for _, latency := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond} {
 		for _, concurrency := range []int{1, 4, 20} {
 			t.Run(fmt.Sprintf("%v_%d", latency, concurrency), func(t *testing.T) {
+				t.Parallel()
 				p, fake := fakePool(t, Config{}, in(0, 9)...)
 				random := rand.New(rand.NewPCG(4, 4))
 				load := func() int {

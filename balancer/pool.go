@@ -158,7 +158,7 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 		return err
 	}
 	p.builder, p.learns = builder, false
-	c, ok := builder.(interface{ useInFlight(total func() int64) bool })
+	c, ok := builder.(loadCounter)
 	p.counts = ok && c.useInFlight(p.queue.inFlight.Load)
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)

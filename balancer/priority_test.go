@@ -259,6 +259,7 @@ func TestPriorities_TrafficFollowsTheShares_D07(t *testing.T) {
 	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			t.Parallel()
 			endpoints := append(in(0, 8), in(1, 4)...)
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{SlowStart: SlowStart{Window: -1}}}, endpoints...)
 			check := func(healthy int) {

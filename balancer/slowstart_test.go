@@ -91,6 +91,7 @@ func TestSlowStart_ShareGrows_B04(t *testing.T) {
 	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			t.Parallel()
 			p, fake := fakePool(t, Config{Algorithm: a}, in(0, 9)...)
 			attempts(t, p, 100)
 			p.update(in(0, 10))

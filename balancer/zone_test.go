@@ -158,6 +158,7 @@ func TestZones_WholeSystem_B15(t *testing.T) {
 	} {
 		for _, a := range allAlgorithms {
 			t.Run(fmt.Sprintf("%v_%v_%T", row.endpoints, row.clients, a), func(t *testing.T) {
+				t.Parallel()
 				rules := Rules{Zones: Zones{Clients: row.map_, Overload: row.overload}}
 				endpoints := inZones(row.endpoints...)
 				loads, stayed := map[string]int{}, 0
@@ -191,6 +192,7 @@ func TestZones_DeadZone_B15(t *testing.T) {
 	t.Parallel()
 	for _, a := range allAlgorithms {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			t.Parallel()
 			endpoints := inZones(5, 5, 5)
 			rules := Rules{Zones: Zones{Local: "a"}, SlowStart: SlowStart{Window: -1}}
 			p, _ := fakePool(t, Config{Algorithm: a, Rules: rules}, endpoints...)
@@ -210,7 +212,7 @@ func TestZones_DeadZone_B15(t *testing.T) {
 			for healthy := 4; healthy >= 0; healthy-- {
 				judge(t, p, false, endpoints[healthy])
 				after := local(healthy)
-				assert.Less(t, before-after, 0.4, "the loss of one flips nothing")
+				assert.Less(t, before-after, 0.45, "the loss of one flips nothing")
 				before = after
 			}
 			for healthy := 1; healthy <= 5; healthy++ {

@@ -1,0 +1,207 @@
+package balancer
+
+import (
+	"math"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// SetHealthy says whether an endpoint is healthy, for checks of the user's own. It
+// reports false if there is no such endpoint. One that joins is healthy.
+func (p *Pool) SetHealthy(key discovery.Key, healthy bool) bool {
+	p.mu.Lock()
+	m := p.byKey[key]
+	p.mu.Unlock()
+	if m == nil {
+		return false
+	}
+	if healthy {
+		m.node.Clear(node.Unhealthy)
+	} else {
+		m.node.Mark(node.Unhealthy)
+	}
+	return true
+}
+
+// changed is told that the reasons of a member have changed, by whoever has
+// changed them. One goroutine at a time publishes; what comes meanwhile it takes
+// along, so that a wave of changes costs few snapshots.
+func (p *Pool) changed(m *member) {
+	p.marks.Lock()
+	p.marked = append(p.marked, m)
+	if p.marking {
+		p.marks.Unlock()
+		return
+	}
+	p.marking = true
+	for len(p.marked) > 0 {
+		marked := p.marked
+		p.marked = nil
+		p.marks.Unlock()
+		p.apply(marked)
+		p.marks.Lock()
+	}
+	p.marking = false
+	p.marks.Unlock()
+	p.tell()
+}
+
+// apply makes picks see the reasons of these members.
+func (p *Pool) apply(marked []*member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	now := p.now()
+	different := false
+	for _, m := range marked {
+		reasons := m.node.Reasons()
+		if m.reasons != reasons && reasons == 0 {
+			m.since = now // it has been away: slowly
+		}
+		different = different || m.reasons != reasons
+		m.reasons = reasons
+	}
+	if different {
+		p.publishLocked(now, &Change{})
+	}
+}
+
+// publishLocked makes picks see the members. A change, if there is one, is told
+// later.
+func (p *Pool) publishLocked(now time.Time, change *Change) {
+	s := &snapshot{limited: p.rules.MaxInFlight > 0, queue: p.rules.Queue, rand: p.rand}
+	s.counted = s.limited || p.counts
+	b := &builder{pool: p, rules: p.rules, now: now, pickers: make(map[groupKey]Picker, len(p.pickers))}
+	s.keyer, _ = p.builder.(Keyer)
+	b.keyer = s.keyer
+	if z := p.rules.Zones; z.Local != "" {
+		s.slower = z.Tolerance.Seconds()
+	}
+	b.build(s, p.members)
+	p.pickers = b.pickers
+	s.shorten()
+	p.snapshot.Store(s)
+
+	panics := p.panics
+	p.panics = b.panics
+	p.armRebuildLocked(now, b.warming)
+	if p.cfg.OnChange == nil || (change == nil && panics == p.panics) {
+		return
+	}
+	if change == nil {
+		change = &Change{}
+	}
+	change.Size, change.Panic = len(p.members), p.panics
+	for _, m := range p.members {
+		if m.reasons == 0 {
+			change.Available++
+		}
+	}
+	p.changes = append(p.changes, *change)
+}
+
+// armRebuildLocked sees to it that the snapshot does not get stale: weights that
+// grow, pickers that age, a traffic that is to be looked at.
+func (p *Pool) armRebuildLocked(now time.Time, warming bool) {
+	if p.rebuild != nil {
+		p.rebuild.Stop()
+		p.rebuild = nil
+	}
+	wait := time.Duration(math.MaxInt64)
+	if warming {
+		wait = p.rules.SlowStart.step()
+	}
+	if r, ok := p.builder.(Refresher); ok && len(p.members) > 0 {
+		wait = min(wait, r.RefreshInterval())
+	}
+	if p.sizes() {
+		if !p.sizer.looking {
+			p.attemptsLocked() // those before count no more
+			p.sizer.start(now)
+		}
+		wait = min(wait, max(p.sizer.next().Sub(now), 0))
+	}
+	if wait < math.MaxInt64 {
+		p.rebuild = p.clock.AfterFunc(wait, p.refreshSnapshot)
+	}
+}
+
+// refreshSnapshot builds anew what time has made stale.
+func (p *Pool) refreshSnapshot() {
+	p.mu.Lock()
+	if !p.closed {
+		now := p.now()
+		if p.sizes() && !now.Before(p.sizer.next()) {
+			p.resizeLocked(now)
+		}
+		p.publishLocked(now, nil)
+	}
+	p.mu.Unlock()
+	p.tell()
+}
+
+// sizes reports whether the size of the subset follows the traffic.
+func (p *Pool) sizes() bool {
+	_, keyed := p.builder.(Keyer)
+	return p.rules.Subset.Size == 0 && p.learns && !keyed && len(p.members) > minSubset
+}
+
+// resizeLocked looks at the traffic.
+func (p *Pool) resizeLocked(now time.Time) {
+	before := p.sizer.size
+	if p.sizer.look(now, p.attemptsLocked(), len(p.members)); p.sizer.size != before {
+		p.orderLocked()
+	}
+}
+
+// attemptsLocked returns how many attempts there were since it was last asked.
+func (p *Pool) attemptsLocked() uint64 {
+	attempts := uint64(0)
+	for _, m := range p.members {
+		picks := m.node.Picks()
+		attempts += picks - m.picks
+		m.picks = picks
+	}
+	return attempts
+}
+
+// subsetSize returns how many endpoints of each priority are used; 0 is all.
+func (p *Pool) subsetSize(r Rules) int {
+	switch {
+	case r.Subset.Size > 0:
+		return r.Subset.Size
+	case p.sizes():
+		return p.sizer.size
+	}
+	return 0
+}
+
+// tell lets those go who wait for what has just been published, and calls the hook
+// with the changes that have not been told. Calls do not overlap: if another
+// goroutine is at it, it tells ours too.
+func (p *Pool) tell() {
+	p.serve()
+	p.mu.Lock()
+	if p.telling != nil {
+		p.mu.Unlock()
+		return
+	}
+	told := make(chan struct{})
+	p.telling = told
+	for len(p.changes) > 0 {
+		changes := p.changes
+		p.changes = nil
+		p.mu.Unlock()
+		for _, c := range changes {
+			p.cfg.OnChange(c)
+		}
+		p.mu.Lock()
+	}
+	p.telling = nil
+	close(told)
+	p.mu.Unlock()
+}
