@@ -25,7 +25,8 @@ type Hooks struct {
 	// Called is told of each call when its response or error is handed to the
 	// caller.
 	Called func(Call)
-	// Endpoints is told when endpoints come and go.
+	// Endpoints is told when endpoints come and go, become available or
+	// unavailable, and when panic begins and ends.
 	Endpoints func(balancer.Change)
 	// Discovery is told what the resolver finds, and what it fails to.
 	Discovery func(discovery.Event)

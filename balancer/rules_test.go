@@ -168,7 +168,7 @@ func TestRules_Valid(t *testing.T) {
 		{SlowStart: SlowStart{Window: -1, Floor: 1, Aggression: 100}},
 		{Zones: Zones{Local: "a", Clients: map[string]float64{"a": 0, "b": 1}, Tolerance: -1, Overload: 1}},
 		{Subset: Subset{Size: -1}},
-		{Subset: Subset{Size: 1 << 40, Clients: 10, Ordinal: 9, Seed: "x"}},
+		{Subset: Subset{Size: math.MaxInt32, Clients: 10, Ordinal: 9, Seed: "x"}},
 		{Routes: []Route{byVersion}},
 		{MaxInFlight: 1 << 20, Queue: Queue{Size: -1}},
 		{MaxConnectionAge: 1},

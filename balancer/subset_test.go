@@ -247,25 +247,31 @@ func TestSubset_RocksteadierWithGaps(t *testing.T) {
 	}
 }
 
-// It is as even in each priority, whatever the names are.
+// It is as even in each priority, whatever the names are, and whether or not the
+// endpoints are in zones that do not matter.
 func TestSubset_RocksteadierIsEvenInEachPriority(t *testing.T) {
-	endpoints := in(0, 40)
-	for i := range endpoints {
-		endpoints[i].Priority = i * 7 % 2
-	}
-	const clients, size = 40, 5
-	count := map[string]int{}
-	for client := range clients {
-		p := testPool(t, Config{Rules: Rules{Subset: Subset{Size: size, Clients: clients, Ordinal: client}}}, endpoints...)
-		for _, address := range used(p) {
-			count[address]++
+	for _, zones := range []int{1, 2} {
+		for _, priorities := range []int{1, 2} {
+			endpoints := in(0, 40)
+			for i := range endpoints {
+				endpoints[i].Priority = i * 7 % priorities
+				endpoints[i].Zone = fmt.Sprint(i * 7 / 2 % zones)
+			}
+			const clients, size = 40, 5
+			count := map[string]int{}
+			for client := range clients {
+				p := testPool(t, Config{Rules: Rules{Subset: Subset{Size: size, Clients: clients, Ordinal: client}}}, endpoints...)
+				for _, address := range used(p) {
+					count[address]++
+				}
+			}
+			least, most := 1<<30, 0
+			for _, e := range endpoints {
+				least, most = min(least, count[e.Address]), max(most, count[e.Address])
+			}
+			assert.LessOrEqual(t, most-least, 1, "%d to %d clients, %d zones, %d priorities", least, most, zones, priorities)
 		}
 	}
-	least, most := 1<<30, 0
-	for _, e := range endpoints {
-		least, most = min(least, count[e.Address]), max(most, count[e.Address])
-	}
-	assert.LessOrEqual(t, most-least, 1, "%d to %d clients", least, most)
 }
 
 func TestVanDerCorput(t *testing.T) {

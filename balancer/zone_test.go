@@ -227,6 +227,18 @@ func TestZones_DeadZone_B15(t *testing.T) {
 	}
 }
 
+// Given that the endpoints of all other zones fall ill, then the local zone carries
+// on alone, also when it is slow.
+func TestZones_OthersAreDead_B15(t *testing.T) {
+	for _, a := range allAlgorithms {
+		endpoints := inZones(6, 2, 2)
+		p, _ := fakePool(t, Config{Algorithm: a, Rules: Rules{Zones: Zones{Local: "a"}}}, endpoints...)
+		judge(t, p, false, endpoints[6:]...)
+		took := map[string]time.Duration{"a": time.Second}
+		assert.Equal(t, map[string]int{"a": 200}, latencies(t, p, 200, took), "%T", a)
+	}
+}
+
 // In panic there are no zones: health is ignored, and with it where it is.
 func TestZones_NotInPanic_B15(t *testing.T) {
 	endpoints := inZones(3, 3, 3)
