@@ -170,6 +170,8 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 	p.hideReports.Store(r.HideLoadReports)
 	if r.Subset != subset || p.seed == 0 {
 		p.newSubsetLocked()
+	} else {
+		p.orderLocked()
 	}
 	if !p.sizes() {
 		p.sizer = subsetSizer{}

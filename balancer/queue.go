@@ -108,10 +108,13 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, e
 	q.waiting.Add(1) // before the pick: who makes room after it sees us
 	defer q.waiting.Add(-1)
 	q.mu.Lock()
-	p.serveLocked() // what is left for us after that is of no use to those before us
-	if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
-		q.mu.Unlock()
-		return pick, err
+	p.serveLocked()
+	// With routes, what is left for us may be of no use to those before us.
+	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
+		if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
+			q.mu.Unlock()
+			return pick, err
+		}
 	}
 	if q.waiters.Len() >= limits.Size {
 		q.mu.Unlock()

@@ -11,10 +11,11 @@ import (
 )
 
 // orderMembers gives each member its place in this client's order, of which it
-// will use the first size. seed is the client's.
-func (s Subset) orderMembers(members []*member, seed uint64, size int) {
+// will use the first size. seed is the client's. zoned says that a part of each zone
+// is used.
+func (s Subset) orderMembers(members []*member, seed uint64, size int, zoned bool) {
 	if s.Clients > 0 {
-		for _, of := range byPlace(members) {
+		for _, of := range byPlace(members, zoned) {
 			rocksteadier(of, s.Ordinal, size)
 		}
 		return
@@ -26,11 +27,14 @@ func (s Subset) orderMembers(members []*member, seed uint64, size int) {
 	}
 }
 
-// byPlace divides members by priority and zone: of each, a part is used.
-func byPlace(members []*member) map[groupKey][]*member {
+// byPlace divides members by what a part of is used: priority, and perhaps zone.
+func byPlace(members []*member, zoned bool) map[groupKey][]*member {
 	places := map[groupKey][]*member{}
 	for _, m := range members {
-		key := groupKey{rank: m.rank, zone: m.zone}
+		key := groupKey{rank: m.rank}
+		if zoned {
+			key.zone = m.zone
+		}
 		places[key] = append(places[key], m)
 	}
 	return places

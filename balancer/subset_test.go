@@ -204,7 +204,7 @@ func clientsPerEndpoint(t testing.TB, endpoints []discovery.Endpoint, clients, s
 	count := make([]int, len(endpoints))
 	members := membersOf(endpoints)
 	for client := range clients {
-		Subset{Clients: clients, Ordinal: client}.orderMembers(members, 0, size)
+		Subset{Clients: clients, Ordinal: client}.orderMembers(members, 0, size, false)
 		chosen := first(members, size)
 		require.Len(t, chosen, size)
 		for _, m := range chosen {

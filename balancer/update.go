@@ -125,7 +125,7 @@ func sameRun(a, b []discovery.Endpoint) int {
 // them only.
 func (p *Pool) orderLocked() {
 	if size := p.subsetSize(p.rules); size > 0 {
-		p.rules.Subset.orderMembers(p.members, p.seed, size)
+		p.rules.Subset.orderMembers(p.members, p.seed, size, p.rules.Zones.Local != "")
 	}
 }
 
