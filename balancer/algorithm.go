@@ -109,16 +109,16 @@ type Info struct {
 	Request *http.Request
 }
 
-// An Estimator is a [Picker] that can tell what a pick will cost. With one, the
+// An estimator is a [Picker] that can tell what a pick will cost. With one, the
 // rule of zones sees that the local zone is slow.
-type Estimator interface {
+type estimator interface {
 	Picker
-	// Estimate returns what an attempt at the candidate is expected to take,
+	// estimate returns what an attempt at the candidate is expected to take,
 	// in seconds, as far as answers tell; infinity if that is not known and
 	// not to be tried. fades says that what is known may be forgotten while
 	// there is no answer: so for the local zone, which is to be used again,
 	// but not for others, which would seem faster and faster.
-	Estimate(info Info, candidate int, fades bool) float64
+	estimate(info Info, candidate int, fades bool) float64
 }
 
 // Candidate is an endpoint that may be picked.

@@ -101,7 +101,8 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	for i := range plans {
 		p := &plans[i]
 		p.tierLoad = loads[i]
-		b.panics = b.panics || p.panic
+		b.panics = b.panics || (p.panic && route == "")
+		c.healthy = c.healthy || p.available > 0
 		t, parts := b.tier(p, route)
 		if len(t.groups) == 0 {
 			continue
@@ -251,10 +252,11 @@ func zonesOf(members []*member) []zoneLoad {
 
 // candidates appends the members as what algorithms see.
 func (b *builder) candidates(to []Candidate, members []*member) []Candidate {
+	least := b.leastRamp(members)
 	for _, m := range members {
 		weight := m.weight
 		if !m.since.IsZero() && b.keyer == nil {
-			weight *= b.ramp(m)
+			weight *= max(b.ramp(m), least)
 		}
 		to = append(to, Candidate{m.node, m.observer, weight})
 	}
@@ -272,13 +274,31 @@ func (b *builder) ramp(m *member) float64 {
 	return b.rules.SlowStart.factor(age)
 }
 
+// leastRamp returns the part of their weight that members in slow start have at
+// least, so that the others do not get more than twice their share: where most are
+// new, few would have to carry all.
+func (b *builder) leastRamp(members []*member) float64 {
+	warming, warm := 0.0, 0.0
+	for _, m := range members {
+		if m.since.IsZero() {
+			warm += m.weight
+		} else {
+			warming += m.weight
+		}
+	}
+	if warming == 0 {
+		return 0
+	}
+	return ((warming+warm)/2 - warm) / warming
+}
+
 func (b *builder) group(key groupKey, candidates, away []Candidate) group {
 	g := group{candidates: candidates}
 	g.picker = b.pool.builder.Build(Group{
 		Candidates: candidates, Unavailable: away, Previous: b.pool.pickers[key], Now: b.now,
 		limited: b.rules.MaxInFlight > 0,
 	})
-	g.estimator, _ = g.picker.(Estimator)
+	g.estimator, _ = g.picker.(estimator)
 	b.pickers[key] = g.picker
 	return g
 }

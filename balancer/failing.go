@@ -20,12 +20,18 @@ const (
 	avoidForMost = uint32(30 * time.Second / tick)
 )
 
-// failed counts a failure and returns how many there were in a row.
+// failed counts a failure and returns how many there were in a row. Those that come
+// while the endpoint is avoided do not count: they were under way together.
 func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
-	row = min(f.row.Add(1), 16)
-	until := now + min(avoidFor<<(row-1), avoidForMost)
-	f.until.Store(until)
-	pool.note(until)
+	before := f.until.Load()
+	if before != 0 && until(before, now, avoidForMost) > 0 {
+		return f.row.Load()
+	}
+	row = min(f.row.Load()+1, 16)
+	if next := now + min(avoidFor<<(row-1), avoidForMost); f.until.CompareAndSwap(before, next) {
+		f.row.Store(row)
+		pool.note(next, now)
+	}
 	return row
 }
 
@@ -33,10 +39,9 @@ func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
 // policy. The instants are the same one, by the ticks of either.
 func (f *failing) takeOver(old *failing, oldNow, now uint32, pool *anyFailing) {
 	f.row.Store(old.row.Load())
-	if old.avoided(oldNow) {
-		until := now + since(oldNow, old.until.Load())
-		f.until.Store(until)
-		pool.note(until)
+	if left := until(old.until.Load(), oldNow, avoidForMost); old.avoided(oldNow) {
+		f.until.Store(now + left)
+		pool.note(now+left, now)
 	}
 }
 
@@ -50,18 +55,18 @@ func (f *failing) succeeded() {
 
 // avoided reports whether the endpoint is to be avoided.
 func (f *failing) avoided(now uint32) bool {
-	until := f.until.Load()
-	return until != 0 && since(now, until) > 0
+	later := f.until.Load()
+	return later != 0 && until(later, now, avoidForMost) > 0
 }
 
 // anyFailing knows whether any endpoint of a pool is avoided, so that picks mostly
 // need not look at each.
 type anyFailing struct{ until atomic.Uint32 }
 
-func (a *anyFailing) note(until uint32) {
+func (a *anyFailing) note(later, now uint32) {
 	for {
 		latest := a.until.Load()
-		if latest != 0 && since(until, latest) > 0 || a.until.CompareAndSwap(latest, until) {
+		if latest != 0 && until(latest, now, avoidForMost) >= later-now || a.until.CompareAndSwap(latest, later) {
 			return
 		}
 	}
@@ -69,10 +74,10 @@ func (a *anyFailing) note(until uint32) {
 
 // now reports whether any endpoint may be avoided now.
 func (a *anyFailing) now(now uint32) bool {
-	until := a.until.Load()
-	if until != 0 && since(now, until) == 0 {
-		a.until.CompareAndSwap(until, 0)
+	latest := a.until.Load()
+	if latest != 0 && until(latest, now, avoidForMost) == 0 {
+		a.until.CompareAndSwap(latest, 0)
 		return false
 	}
-	return until != 0
+	return latest != 0
 }

@@ -94,8 +94,8 @@ func TestFailing_GrowsAndEnds_B11(t *testing.T) {
 // The one whose time ends last decides for how long picks have to look.
 func TestAnyFailing_LongestCounts(t *testing.T) {
 	var pool anyFailing
-	pool.note(30000)
-	pool.note(10000)
+	pool.note(30000, 1)
+	pool.note(10000, 1)
 	assert.True(t, pool.now(29999))
 	assert.False(t, pool.now(30000))
 }

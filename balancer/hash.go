@@ -4,32 +4,12 @@ import (
 	"math"
 	"math/bits"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 )
-
-// HashKey names one property of a request that [RingHash], [Maglev] and
-// [Rendezvous] make their key of, and in which a [Route] looks for a value: exactly one of Header, Cookie, Query, Path,
-// ClientAddress and Func is set. A property that is absent or empty is no value.
-// In a list, every value counts, in its order, up to the first one that is
-// Terminal. Values are hashed and combined as Envoy's hash policies are.
-//
-// What is hashed of an endpoint is its identity: the attribute "hash_key" if it has
-// one, else its ID, else its address. So a key goes to the same endpoint from every
-// client, on whatever machine, in whatever order the endpoints are listed; and a
-// pod of a StatefulSet, with its name as the attribute, keeps its keys when it
-// returns under another address. Endpoints with the same identity share the keys
-// that one of them would have.
-//
-// Endpoints that are not available are not forgotten: their keys go elsewhere, each
-// always to the same second choice, and when they are back they have exactly their
-// own again. The keys of others stay. An endpoint that the call has tried is passed
-// over in the same way.
-type HashKey = hashkey.Source
 
 // hashing is the settings that the three algorithms have in common.
 type hashing struct {
@@ -45,13 +25,11 @@ const maxLoadFactor = 10
 // wrong with the settings.
 func (h hashing) newBuilder(env Env, errs *field.Errors) *hashBuilder {
 	errs.Check(len(h.keys) > 0, "Keys", len(h.keys), "must not be empty")
-	for i, key := range h.keys {
-		errs.Under("Keys["+strconv.Itoa(i)+"]", key.Validate())
-	}
+	errs.Under("Keys", sources(h.keys).Validate())
 	errs.Check(h.loadFactor == 0 || h.loadFactor > 1 && h.loadFactor <= maxLoadFactor,
 		"LoadFactor", h.loadFactor, "must be above 1 and at most 10, or 0 for no bound")
 	b := &hashBuilder{
-		keys:       hashkey.Sources(h.keys).Compile(),
+		keys:       sources(h.keys).Compile(),
 		loadFactor: h.loadFactor,
 		rand:       env.Rand,
 	}

@@ -121,7 +121,7 @@ func (s *hotColdShared) Build(g Group) Picker {
 		g.Candidates[i].observer = state.fallback
 		p.index.add(state.id, i)
 	}
-	p.fallback = s.fallback.Build(g).(Estimator)
+	p.fallback = s.fallback.Build(g).(estimator)
 	return p
 }
 
@@ -130,7 +130,7 @@ type hotColdPicker struct {
 	shared     *hotColdShared
 	candidates []Candidate
 	index      idIndex
-	fallback   Estimator
+	fallback   estimator
 }
 
 // Pick uses the best entry. Where others take what it finds, again and again, very
@@ -148,9 +148,9 @@ func (p *hotColdPicker) Pick(info Info) int {
 	return p.fallback.Pick(info)
 }
 
-// Estimate implements [Estimator].
-func (p *hotColdPicker) Estimate(info Info, i int, fades bool) float64 {
-	return p.fallback.Estimate(info, i, fades)
+// estimate implements [estimator].
+func (p *hotColdPicker) estimate(info Info, i int, fades bool) float64 {
+	return p.fallback.estimate(info, i, fades)
 }
 
 // best returns the entry to use, if there are enough. Those of endpoints that are

@@ -269,9 +269,9 @@ func TestHotCold_FallbackLearnsAllTheTime(t *testing.T) {
 	}
 	info := Info{Now: epoch.Add(time.Second)}
 	for i := range c {
-		assert.InDelta(t, plain.(Estimator).Estimate(info, i, true), h.(Estimator).Estimate(info, i, true), 1e-9)
+		assert.InDelta(t, plain.(estimator).estimate(info, i, true), h.(estimator).estimate(info, i, true), 1e-9)
 	}
-	assert.Greater(t, h.(Estimator).Estimate(info, 1, true), h.(Estimator).Estimate(info, 0, true))
+	assert.Greater(t, h.(estimator).estimate(info, 1, true), h.(estimator).estimate(info, 0, true))
 }
 
 // Given settings that change, then Fallback keeps what it has learnt.
@@ -281,9 +281,9 @@ func TestHotCold_NewSettingsKeepWhatIsKnown(t *testing.T) {
 		answered(c[0], epoch, 20*time.Millisecond, outcome.Success)
 		b, err := HotCold{MaxAge: time.Minute}.NewBuilder(Env{Rand: seeded(t, 1), Now: epoch})
 		require.NoError(t, err)
-		want := old.(Estimator).Estimate(Info{Now: epoch}, 0, true)
+		want := old.(estimator).estimate(Info{Now: epoch}, 0, true)
 		c[0].observer = b.Observer(c[0].Endpoint(), c[0].observer)
-		got := b.Build(Group{Candidates: c, Previous: old}).(Estimator).Estimate(Info{Now: epoch}, 0, true)
+		got := b.Build(Group{Candidates: c, Previous: old}).(estimator).estimate(Info{Now: epoch}, 0, true)
 		assert.InDelta(t, want, got, 1e-9, "%T", a)
 		assert.InDelta(t, 0.02, got, 1e-6)
 	}

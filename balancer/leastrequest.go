@@ -15,10 +15,10 @@ import (
 // requests differ much in cost and answers do not come fast enough for
 // [PeakEWMA] to learn from.
 //
-// What fails fast has few requests in flight and would attract all others. So an
-// endpoint whose last attempt failed loses to any other, as in Finagle: for a
-// second, and for twice as long with every further failure in a row, up to 30 s.
-// Then it gets one chance more.
+// What fails, or refuses because it is overloaded, does so fast: it has few requests
+// in flight and would attract all others. So an endpoint whose last attempt ended
+// like that loses to any other, as in Finagle: for a second, and for twice as long
+// if that happens again when the time is over, up to 30 s.
 type LeastRequest struct {
 	// Choices is how many different endpoints are compared. Zero means 4,
 	// or all if there are fewer; at least 2, at most 16. Two avoid the worst
@@ -62,6 +62,7 @@ func (b *leastRequestBuilder) Build(g Group) Picker {
 	return &leastRequestPicker{
 		shared:     b,
 		candidates: g.Candidates,
+		limited:    g.limited,
 		sampler:    newSampler(g.Candidates, b.rand),
 	}
 }
@@ -80,7 +81,7 @@ func (s *leastRequestState) Answered(_ uint32, a outcome.Answer) {
 	switch {
 	case a.Class.Good():
 		s.succeeded()
-	case a.Class.Bad():
+	case a.Class.Avoid():
 		s.failed(s.shared.at(a.Now), &s.shared.failing)
 	}
 }
@@ -88,6 +89,7 @@ func (s *leastRequestState) Answered(_ uint32, a outcome.Answer) {
 type leastRequestPicker struct {
 	shared     *leastRequestBuilder
 	candidates []Candidate
+	limited    bool
 	sampler    sampler
 }
 
@@ -101,11 +103,15 @@ func (p *leastRequestPicker) Pick(info Info) int {
 		now = p.shared.at(info.Now)
 		someFail = p.shared.failing.now(now)
 	}
+	choosy := p.limited || len(info.Tried) > 0
 	var drawn draw
 	best, least := 0, math.Inf(1)
 	for range min(p.shared.choices, len(p.candidates)) {
 		i := p.sampler.next(&drawn)
 		c := &p.candidates[i]
+		if choosy && !c.Usable(info) {
+			continue
+		}
 		inflight := float64(c.node.InFlight())
 		if someFail && c.observer.(*leastRequestState).avoided(now) {
 			inflight += avoidedLoad

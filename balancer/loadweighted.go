@@ -36,6 +36,8 @@ import (
 //
 //   - a weight that is in use at most doubles or halves in an UpdateInterval, so
 //     that one odd report does not move the traffic;
+//   - a weight counts as at most ten times the median one, and at least a tenth
+//     of it, so that a report that is wrong does not bring an endpoint everything;
 //   - reports in responses that failed do not count.
 //
 // A new weight takes effect with the next update, which costs about 0.1 µs for
@@ -184,15 +186,33 @@ func (s *loadShared) Build(g Group) Picker {
 		}
 	}
 	if known > 0 { // with one, the mean is its own weight, which changes nothing
+		least, most := bounds(candidates, known)
 		for i := range candidates {
 			w := candidates[i].observer.(*loadState).used
 			if w == 0 {
 				w = total / float64(known)
 			}
-			candidates[i].weight *= w
+			candidates[i].weight *= min(max(w, least), most)
 		}
 	}
 	return roundRobinBuilder{s.rand}.Build(Group{Candidates: candidates, Previous: g.Previous})
+}
+
+// trusted is by how much a reported weight may differ from the median one: a report
+// that is wrong, or a lie, must not bring an endpoint all traffic.
+const trusted = 10
+
+// bounds returns the range of the weights that are believed.
+func bounds(candidates []Candidate, known int) (least, most float64) {
+	used := make([]float64, 0, known)
+	for i := range candidates {
+		if w := candidates[i].observer.(*loadState).used; w != 0 {
+			used = append(used, w)
+		}
+	}
+	slices.Sort(used)
+	median := used[(known-1)/2]
+	return median / trusted, median * trusted
 }
 
 // weight returns what a report says of the endpoint's weight, or 0 if it does

@@ -24,10 +24,10 @@ import (
 //   - the age of the oldest request that still waits for its answer counts as a
 //     latency, so that a hanging endpoint is left alone before its first slow
 //     answer, not after;
-//   - an endpoint whose last attempt failed loses to any other for a second, and
-//     for twice as long with each further failure in a row, up to 30 s; and a
-//     failure counts as a latency that grows in the same way, so that failing
-//     fast attracts nothing;
+//   - an endpoint whose last attempt failed, or was refused because of overload,
+//     loses to any other for a second, and for twice as long if that happens
+//     again when the time is over, up to 30 s; from the second time on it counts
+//     as a latency, too, so that failing fast attracts nothing;
 //   - a failure, and a single slow answer that no second one confirms, is
 //     forgotten ten times as fast, so that a restart or a pause does not keep an
 //     endpoint out for long;
@@ -47,8 +47,8 @@ type PeakEWMA struct {
 	Choices int
 
 	// Penalty bounds the latency that a failure counts as. Zero means 5s. The
-	// first failure counts as ten times the pool's median latency, each
-	// further one in a row as four times that of the one before.
+	// second failure in a row counts as ten times the pool's median latency,
+	// each further one as four times that of the one before.
 	Penalty time.Duration
 }
 
@@ -113,6 +113,7 @@ func (s *ewmaShared) Build(g Group) Picker {
 	return &ewmaPicker{
 		shared:     s,
 		candidates: g.Candidates,
+		limited:    g.limited,
 		mean:       totalWeight(g.Candidates) / float64(len(g.Candidates)),
 		sampler:    newSampler(g.Candidates, s.rand),
 	}
@@ -121,6 +122,7 @@ func (s *ewmaShared) Build(g Group) Picker {
 type ewmaPicker struct {
 	shared     *ewmaShared
 	candidates []Candidate
+	limited    bool
 	mean       float64 // weight
 	sampler    sampler
 }
@@ -130,13 +132,17 @@ type ewmaPicker struct {
 func (p *ewmaPicker) Pick(info Info) int {
 	now := p.shared.at(info.Now)
 	someFail := p.shared.failing.now(now)
+	choosy := p.limited || len(info.Tried) > 0
 	var drawn draw
 	for range min(p.shared.choices, len(p.candidates)) {
-		p.sampler.next(&drawn)
+		p.sampler.nextAny(&drawn)
 	}
 	best, least := int32(0), math.Inf(1)
 	for _, i := range drawn.drawn[:drawn.count] {
 		c := &p.candidates[i]
+		if choosy && !c.Usable(info) {
+			continue
+		}
 		score := p.score(c, now)
 		if someFail && c.observer.(*ewmaState).avoided(now) {
 			score += failingScore
@@ -153,8 +159,8 @@ func (p *ewmaPicker) score(c *Candidate, now uint32) float64 {
 	state, inflight := c.observer.(*ewmaState), c.node.InFlight()
 	average := ewmaSample(state.sample.Load())
 	if average == 0 { // unknown
-		if inflight == 0 {
-			return 0
+		if !state.waiting.any() {
+			return 0 // one request to learn from, whatever streams there are
 		}
 		return unknownScore + float64(inflight)
 	}
@@ -166,25 +172,23 @@ func (p *ewmaPicker) score(c *Candidate, now uint32) float64 {
 	return latency * (1 + float64(inflight)*p.mean/c.weight)
 }
 
-// Estimate implements [Estimator]. It is not the score: the requests in flight are
+// estimate implements [estimator]. It is not the score: the requests in flight are
 // not in it, because this client's say little about an endpoint to which it sends
 // little; where they matter, they show in the latency.
-func (p *ewmaPicker) Estimate(info Info, i int, fades bool) float64 {
+func (p *ewmaPicker) estimate(info Info, i int, fades bool) float64 {
 	c, now, perTick := &p.candidates[i], p.shared.at(info.Now), p.shared.perTick
 	if !fades {
 		perTick /= 100
 	}
-	state, inflight := c.observer.(*ewmaState), c.node.InFlight()
+	state := c.observer.(*ewmaState)
 	average := ewmaSample(state.sample.Load())
 	switch {
-	case average == 0 && inflight == 0:
-		return 0 // one request to learn from
-	case average == 0:
+	case average != 0:
+		return max(average.at(now, perTick), state.waiting.oldest(now))
+	case state.waiting.any():
 		return math.Inf(1)
-	case inflight == 0:
-		return average.at(now, perTick)
 	}
-	return max(average.at(now, perTick), state.waiting.oldest(now))
+	return 0 // one request to learn from
 }
 
 // ewmaCensus is a sample of the endpoints of a pool: the last that joined.
@@ -254,23 +258,27 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 	case a.Class.Good():
 		s.succeeded()
 		s.observe(a.Took.Seconds(), now, false)
-	case a.Class.Bad():
-		s.observe(max(a.Took.Seconds(), s.nextPenalty(now)), now, true)
+	case a.Class.Avoid():
+		s.fail(a.Took.Seconds(), now)
 	default:
 		s.sample.CompareAndSwap(0, uint64(newSample(defaultRTT, now, false)))
 	}
 }
 
-// nextPenalty counts a failure and returns the latency that it stands for.
-func (s *ewmaState) nextPenalty(now uint32) float64 {
+// fail takes a failure into the average. It never improves it. The first one in a
+// row counts as what it took: that the endpoint is avoided for a while is enough,
+// and one request in a hundred fails in many services. Each further one counts as a
+// penalty.
+func (s *ewmaState) fail(took float64, now uint32) {
 	median := s.shared.known.median(now, s.shared.perTick)
 	row := s.failed(now, &s.shared.failing)
-	penalty := min(10*median*math.Pow(4, float64(row-1)), s.shared.penalty)
-	// Never less than what the endpoint stands at: a failure must not improve it.
-	if average := ewmaSample(s.sample.Load()); average != 0 {
-		penalty = max(penalty, average.at(now, s.shared.perTick))
+	x := max(took, median)
+	if row > 1 {
+		x = max(took, min(10*median*math.Pow(4, float64(row-2)), s.shared.penalty))
 	}
-	return penalty
+	if average := ewmaSample(s.sample.Load()); average == 0 || x > average.at(now, s.shared.perTick) {
+		s.observe(x, now, true)
+	}
 }
 
 // observe takes a latency in seconds into the average.
@@ -371,6 +379,16 @@ func (s *startTimes) end(token uint32) {
 	if token != 0 {
 		s[token-1].Store(0)
 	}
+}
+
+// any reports whether a request waits.
+func (s *startTimes) any() bool {
+	for i := range s {
+		if s[i].Load() != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // oldest returns how long the oldest has been waiting, in seconds.

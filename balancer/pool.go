@@ -49,6 +49,8 @@ type Pool struct {
 	seed      uint64              // of this client's order of endpoints
 	sizer     subsetSizer
 	panics    bool
+	published time.Time                  // when the snapshot was
+	lasts     time.Duration              // how long it is good for
 	draining  map[*node.Node]clock.Timer // the timer is nil where drains are not bounded
 	sweep     clock.Timer
 	rebuild   clock.Timer
@@ -145,6 +147,9 @@ func (p *Pool) Use(a Algorithm, r Rules) error {
 	err := p.setLocked(a, r.WithDefaults())
 	if err == nil {
 		p.publishLocked(p.now(), nil)
+		for _, m := range p.members { // now that picks expect it
+			m.node.SetLimit(uint32(r.MaxInFlight))
+		}
 	}
 	p.mu.Unlock()
 	p.tell()
@@ -162,7 +167,9 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 	p.counts = ok && c.useInFlight(p.queue.inFlight.Load)
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)
-		m.node.SetLimit(uint32(r.MaxInFlight))
+		if r.MaxInFlight == 0 {
+			m.node.SetLimit(0)
+		}
 	}
 	subset := p.rules.Subset
 	p.rules = r

@@ -37,17 +37,26 @@ type tierLoad struct {
 // are not healthy enough, the shares grow in proportion, and a tier below the
 // threshold is in panic. If all are in panic, traffic goes by weight.
 //
-// Standby tiers come last. They get everything once no other tier has anything
-// available, and nothing before. It returns whether some tier that has traffic is
+// Standby tiers come last, and get nothing, unless all others are in panic or have
+// nothing available: then they are tiers like them. It returns whether some tier is
 // not in panic.
 func divide(tiers []tierLoad, r Rules) (calm bool) {
 	regular := tiers
 	for len(regular) > 0 && regular[len(regular)-1].standby {
 		regular = regular[:len(regular)-1]
 	}
-	if standby := tiers[len(regular):]; len(standby) > 0 && !anyAvailable(regular) && (anyAvailable(standby) || len(regular) == 0) {
-		regular = standby
+	standby := tiers[len(regular):]
+	calm = divideRegular(regular, r)
+	if len(standby) > 0 && (len(regular) == 0 || (anyAvailable(standby) && (!calm || !anyAvailable(regular)))) {
+		for i := range regular {
+			regular[i].share, regular[i].panic = 0, false
+		}
+		calm = divideRegular(tiers, r)
 	}
+	return calm
+}
+
+func divideRegular(regular []tierLoad, r Rules) (calm bool) {
 	health := func(t tierLoad) float64 {
 		if t.total == 0 {
 			return 0

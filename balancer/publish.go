@@ -59,7 +59,7 @@ func (p *Pool) apply(marked []*member) {
 	different := false
 	for _, m := range marked {
 		reasons := m.node.Reasons()
-		if m.reasons != reasons && reasons == 0 {
+		if m.reasons != reasons && reasons == 0 && (!p.panics || p.rules.Panic.Reject) {
 			m.since = now // it has been away: slowly
 		}
 		different = different || m.reasons != reasons
@@ -88,7 +88,8 @@ func (p *Pool) publishLocked(now time.Time, change *Change) {
 
 	panics := p.panics
 	p.panics = b.panics
-	p.armRebuildLocked(now, b.warming)
+	p.published, p.lasts = now, p.lastsFor(b.warming)
+	p.armRebuildLocked(now)
 	if p.cfg.OnChange == nil || (change == nil && panics == p.panics) {
 		return
 	}
@@ -104,19 +105,28 @@ func (p *Pool) publishLocked(now time.Time, change *Change) {
 	p.changes = append(p.changes, *change)
 }
 
-// armRebuildLocked sees to it that the snapshot does not get stale: weights that
-// grow, pickers that age, a traffic that is to be looked at.
-func (p *Pool) armRebuildLocked(now time.Time, warming bool) {
+// lastsFor returns after which time a snapshot is stale: weights grow, pickers age.
+func (p *Pool) lastsFor(warming bool) time.Duration {
+	lasts := time.Duration(math.MaxInt64)
+	if warming {
+		lasts = p.rules.SlowStart.step()
+	}
+	if r, ok := p.builder.(Refresher); ok && len(p.members) > 0 {
+		lasts = min(lasts, r.RefreshInterval())
+	}
+	return lasts
+}
+
+// armRebuildLocked sees to it that the snapshot does not get stale, and that the
+// traffic is looked at.
+func (p *Pool) armRebuildLocked(now time.Time) {
 	if p.rebuild != nil {
 		p.rebuild.Stop()
 		p.rebuild = nil
 	}
-	wait := time.Duration(math.MaxInt64)
-	if warming {
-		wait = p.rules.SlowStart.step()
-	}
-	if r, ok := p.builder.(Refresher); ok && len(p.members) > 0 {
-		wait = min(wait, r.RefreshInterval())
+	wait := p.lasts
+	if wait < math.MaxInt64 {
+		wait = max(p.published.Add(wait).Sub(now), 0)
 	}
 	if p.sizes() {
 		if !p.sizer.looking {
@@ -135,10 +145,15 @@ func (p *Pool) refreshSnapshot() {
 	p.mu.Lock()
 	if !p.closed {
 		now := p.now()
+		stale := now.Sub(p.published) >= p.lasts // the others of its causes are due
 		if p.sizes() && !now.Before(p.sizer.next()) {
-			p.resizeLocked(now)
+			stale = p.resizeLocked(now) || stale
 		}
-		p.publishLocked(now, nil)
+		if stale {
+			p.publishLocked(now, nil)
+		} else {
+			p.armRebuildLocked(now)
+		}
 	}
 	p.mu.Unlock()
 	p.tell()
@@ -150,12 +165,15 @@ func (p *Pool) sizes() bool {
 	return p.rules.Subset.Size == 0 && p.learns && !keyed && len(p.members) > minSubset
 }
 
-// resizeLocked looks at the traffic.
-func (p *Pool) resizeLocked(now time.Time) {
+// resizeLocked looks at the traffic, and reports whether the subset changes.
+func (p *Pool) resizeLocked(now time.Time) (changed bool) {
 	before := p.sizer.size
-	if p.sizer.look(now, p.attemptsLocked(), len(p.members)); p.sizer.size != before {
-		p.orderLocked()
+	p.sizer.look(now, p.attemptsLocked(), len(p.members))
+	if p.sizer.size == before {
+		return false
 	}
+	p.orderLocked()
+	return true
 }
 
 // attemptsLocked returns how many attempts there were since it was last asked.
@@ -163,7 +181,7 @@ func (p *Pool) attemptsLocked() uint64 {
 	attempts := uint64(0)
 	for _, m := range p.members {
 		picks := m.node.Picks()
-		attempts += picks - m.picks
+		attempts += (picks - m.picks) % node.PicksWrap
 		m.picks = picks
 	}
 	return attempts

@@ -107,23 +107,10 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, e
 	q := &p.queue
 	q.waiting.Add(1) // before the pick: who makes room after it sees us
 	defer q.waiting.Add(-1)
-	q.mu.Lock()
-	p.serveLocked()
-	// With routes, what is left for us may be of no use to those before us.
-	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
-		if pick, err := p.Pick(info); !errors.Is(err, ErrSaturated) {
-			q.mu.Unlock()
-			return pick, err
-		}
+	w, place, err := p.enqueue(info, limits)
+	if place == nil {
+		return w.pick, err
 	}
-	if q.waiters.Len() >= limits.Size {
-		q.mu.Unlock()
-		return Pick{}, &SaturatedError{QueueFull: true}
-	}
-	w := &waiter{info: info, served: make(chan struct{})}
-	place := q.waiters.PushBack(w)
-	q.mu.Unlock()
-
 	gaveUp := wait.SleepOr(ctx, p.clock, limits.Timeout, w.served) != nil
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -137,4 +124,23 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, e
 		return Pick{}, context.Cause(ctx)
 	}
 	return Pick{}, &SaturatedError{Waited: limits.Timeout}
+}
+
+// enqueue picks if there is room, and takes a place in the queue if there is none.
+func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element, err error) {
+	q := &p.queue
+	w = &waiter{info: info, served: make(chan struct{})}
+	q.mu.Lock()
+	defer q.mu.Unlock() // also if the key function of a user panics
+	p.serveLocked()
+	// With routes, what is left for us may be of no use to those before us.
+	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
+		if w.pick, err = p.Pick(info); !errors.Is(err, ErrSaturated) {
+			return w, nil, err
+		}
+	}
+	if q.waiters.Len() >= limits.Size {
+		return w, nil, &SaturatedError{QueueFull: true}
+	}
+	return w, q.waiters.PushBack(w), nil
 }

@@ -13,7 +13,7 @@ func (r Route) validate() error {
 	var errs field.Errors
 	errs.Check(r.Attribute != "", "Attribute", r.Attribute, "must be set")
 	errs.Check(len(r.From) > 0, "From", nil, "must be set")
-	errs.Under("From", hashkey.Sources(r.From).Validate())
+	errs.Under("From", sources(r.From).Validate())
 	errs.Check(r.Fallback >= FallbackAny && r.Fallback <= FallbackFail, "Fallback", r.Fallback,
 		"must be one of the constants")
 	errs.Check(r.Fallback != FallbackDefault || r.Default != "", "Default", r.Default,
@@ -40,7 +40,7 @@ type routing struct {
 func newRoutings(routes []Route) []routing {
 	all := make([]routing, len(routes))
 	for i, r := range routes {
-		all[i] = routing{Route: r, from: hashkey.Sources(r.From).Compile()}
+		all[i] = routing{Route: r, from: sources(r.From).Compile()}
 	}
 	return all
 }
@@ -55,7 +55,8 @@ func (r *routing) lead(req *http.Request, anyEndpoint *cluster) (c *cluster, app
 		}
 		value = r.Default
 	}
-	if c = r.values[value]; c != nil {
+	c = r.values[value]
+	if c != nil && (c.healthy || r.Fallback == FallbackFail) {
 		return c, true
 	}
 	switch r.Fallback {

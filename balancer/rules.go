@@ -2,7 +2,9 @@ package balancer
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -75,7 +77,9 @@ type Panic struct {
 
 // SlowStart gives a growing share of the traffic to an endpoint that has joined
 // or become healthy, so that its caches and pools can fill. The endpoints that
-// a pool finds first all start at once and are not slowed. It does not apply to
+// a pool finds first all start at once and are not slowed, and neither are those
+// that were used in panic. Where most are new, they begin with as much as it takes
+// for the others not to get more than twice their share. It does not apply to
 // algorithms that pick by key.
 type SlowStart struct {
 	// Window is how long it takes. Zero means 30s, negative off.
@@ -99,10 +103,12 @@ type SlowStart struct {
 // number of clients per endpoint then varies as chance has it, unless Clients is set.
 type Subset struct {
 	// Size is how many endpoints of each priority are used. Zero means that
-	// the traffic decides, for algorithms that learn from answers: as many as
-	// this client has requests per second, but at least 12, looked at after
-	// 2, 4, 8 s and so on up to each minute, and changed by a factor of two or more
-	// only. Algorithms that do not learn use all. Negative means all.
+	// the traffic decides, for the algorithms that learn from answers
+	// (PeakEWMA, LeastRequest, HotCold, LoadWeighted): as many as this client
+	// has requests per second, but at least 12. It begins with all, grows
+	// within 2s of the traffic, shrinks after 2, 4, 8s and so on up to each
+	// minute, and changes by a factor of two or more only. Other algorithms use
+	// all. Negative means all.
 	Size int
 	// Seed makes the order repeatable, and must be this client's own, such
 	// as the name of its pod. Empty means a random one.
@@ -127,11 +133,13 @@ type Route struct {
 	// Default is the value where the request has none. Empty means that the
 	// route does not apply then.
 	Default string
-	// Fallback is what happens if no endpoint has the value.
+	// Fallback is what happens if no endpoint has the value, or none that is
+	// healthy.
 	Fallback RouteFallback
 }
 
-// RouteFallback is what happens if no endpoint has the value of a [Route].
+// RouteFallback is what happens if no endpoint has the value of a [Route], or none
+// that is healthy.
 type RouteFallback int
 
 // The fallbacks.
@@ -141,7 +149,8 @@ const (
 	// FallbackDefault: the endpoints with the Default of the route; if there
 	// are none, the request fails.
 	FallbackDefault
-	// FallbackFail: the request fails.
+	// FallbackFail: the request fails if there is none; if there are, but too
+	// few are healthy, Panic decides.
 	FallbackFail
 )
 
@@ -174,6 +183,7 @@ func (r Rules) WithDefaults() Rules {
 	if r.Zones.Local != "" {
 		r.Zones = r.Zones.withDefaults()
 	}
+	r.Zones.Clients, r.Routes = maps.Clone(r.Zones.Clients), slices.Clone(r.Routes) // the caller may change its own
 	if r.MaxInFlight > 0 {
 		if r.Queue.Size == 0 {
 			r.Queue.Size = defaultQueueSize
@@ -194,7 +204,7 @@ func orFloat(f *float64, value float64) {
 // Validate returns nil, or all that is wrong with the rules.
 func (r Rules) Validate() error {
 	var errs field.Errors
-	checkFloat(&errs, "Priorities.Overprovisioning", r.Priorities.Overprovisioning, 1, math.MaxFloat64)
+	checkFloat(&errs, "Priorities.Overprovisioning", r.Priorities.Overprovisioning, 1, maxFactor)
 	checkFloat(&errs, "Panic.Threshold", max(r.Panic.Threshold, 0), 0, 1) // negative is off
 	checkFloat(&errs, "SlowStart.Floor", r.SlowStart.Floor, 0, 1)
 	checkFloat(&errs, "SlowStart.Aggression", r.SlowStart.Aggression, 0, math.MaxFloat64)
@@ -211,6 +221,9 @@ func (r Rules) Validate() error {
 	errs.Check(r.MaxConnectionAge >= 0, "MaxConnectionAge", r.MaxConnectionAge, "must not be negative")
 	return errs.Err()
 }
+
+// maxFactor is far above what makes a difference.
+const maxFactor = 1000
 
 // maxInFlight is below what the counter of a node can hold.
 const maxInFlight = 1 << 20

@@ -83,6 +83,22 @@ type draw struct {
 	drawn [maxChoices]int32
 }
 
+// nextAny returns a candidate, which may be in the series already if weights differ:
+// among few endpoints, all would be in every series otherwise, the light ones too.
+func (s *sampler) nextAny(d *draw) {
+	if s.keep == nil && s.alias == nil {
+		s.next(d)
+		return
+	}
+	i, ok := s.at(s.random(d))
+	for !ok {
+		d.state = s.rand()
+		i, ok = s.at(d.state)
+	}
+	d.drawn[d.count] = int32(i)
+	d.count++
+}
+
 // next returns a candidate that is not yet in the series, which must not hold
 // all of them.
 func (s *sampler) next(d *draw) int {

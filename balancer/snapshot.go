@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"math"
+	"math/bits"
 	"net/http"
 	"slices"
 
@@ -28,6 +29,8 @@ type cluster struct {
 	leaves []leaf // the groups that have traffic
 	cuts   cuts   // their shares of it, nil if there is one
 	cause  error  // why nothing may be picked, nil if something may
+
+	healthy bool // some endpoint is available
 }
 
 // tier is the endpoints of one priority.
@@ -48,7 +51,7 @@ type leaf struct {
 type group struct {
 	candidates []Candidate
 	picker     Picker
-	estimator  Estimator // the picker, where it is one
+	estimator  estimator // the picker, where it is one
 }
 
 // cuts divide the range of a random number into shares: each is where a share
@@ -96,7 +99,7 @@ func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
 	if (len(info.Tried) == 0 && !s.limited) || chosen.Usable(*info) {
 		return chosen
 	}
-	return c.search(l.tier, g, i, *info)
+	return s.search(c, l, *info)
 }
 
 // shorten notes if there is nothing to decide: that is nearly always so, and saves
@@ -135,46 +138,30 @@ func (s *snapshot) draw(req *http.Request) uint64 {
 // the tolerance, and at least twice as fast: the latencies of equal endpoints differ
 // too.
 func (s *snapshot) nearest(l *leaf, i int, info Info) (*group, int) {
-	local := l.estimator.Estimate(info, i, true)
+	local := l.estimator.estimate(info, i, true)
 	if local <= s.slower {
 		return &l.group, i
 	}
 	others := l.tier.groups[1:] // the local zone is the first
 	other := &others[(s.rand()>>32)*uint64(len(others))>>32]
 	k := other.picker.Pick(info)
-	if remote := other.estimator.Estimate(info, k, false); remote+s.slower < local && 2*remote < local {
+	if remote := other.estimator.estimate(info, k, false); remote+s.slower < local && 2*remote < local {
 		return other, k
 	}
 	return &l.group, i
 }
 
-// repicks is how often the algorithm is asked again when it returns an endpoint
-// that may not be used, before the tier is searched.
-const repicks = 3
-
-// search finds a candidate that the call has not tried and that has room, in the
-// tier first and then in the others. If all were tried, any with room will do: a
-// call starts over rather than fail.
-func (c *cluster) search(t *tier, g *group, at int, info Info) *Candidate {
-	for range repicks {
-		at = g.picker.Pick(info)
-		if chosen := &g.candidates[at]; chosen.Usable(info) {
-			return chosen
-		}
-	}
-	if found := firstUsable(g.candidates, at, info); found != nil {
-		return found
-	}
-	if found := firstUsable(t.candidates, 0, info); found != nil {
+// search finds a candidate that the call has not tried and that has room: first in
+// the tier of the pick that was not usable, then in the others, and in each by what
+// the algorithm says, and only then by passing over all. If all were tried, any with
+// room will do: a call starts over rather than fail.
+func (s *snapshot) search(c *cluster, from *leaf, info Info) *Candidate {
+	if found := s.searchTier(from.tier, &from.group, info); found != nil {
 		return found
 	}
 	for i := range c.tiers {
-		if o := &c.tiers[i]; o != t {
-			first := &o.groups[0]
-			if found := firstUsable(first.candidates, first.picker.Pick(info), info); found != nil {
-				return found
-			}
-			if found := firstUsable(o.candidates, 0, info); found != nil {
+		if t := &c.tiers[i]; t != from.tier {
+			if found := s.searchTier(t, &t.groups[0], info); found != nil {
 				return found
 			}
 		}
@@ -183,11 +170,28 @@ func (c *cluster) search(t *tier, g *group, at int, info Info) *Candidate {
 		return nil
 	}
 	info.Tried = nil
-	at = g.picker.Pick(info)
-	if chosen := &g.candidates[at]; chosen.Usable(info) {
-		return chosen
+	if again := &from.candidates[from.picker.Pick(info)]; again.Usable(info) {
+		return again
 	}
-	return c.search(t, g, at, info)
+	return s.search(c, from, info)
+}
+
+// searchTier begins with a group. An algorithm that does not ask what is usable is
+// asked again, up to three times.
+func (s *snapshot) searchTier(t *tier, g *group, info Info) *Candidate {
+	for range 3 {
+		if chosen := &g.candidates[g.picker.Pick(info)]; chosen.Usable(info) {
+			return chosen
+		}
+	}
+	for i := range t.groups {
+		other := &t.groups[i]
+		if chosen := &other.candidates[other.picker.Pick(info)]; chosen.Usable(info) {
+			return chosen
+		}
+	}
+	start, _ := bits.Mul64(s.rand(), uint64(len(t.candidates)))
+	return firstUsable(t.candidates, int(start), info)
 }
 
 // firstUsable returns the first usable candidate from a place on.

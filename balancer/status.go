@@ -24,6 +24,9 @@ type Status struct {
 	// Subset is how many endpoints of each priority this client uses, 0 for
 	// all. See Rules.Subset.
 	Subset int
+	// RejectedReports is how many load reports (package orca) could not be read
+	// and were ignored, by an algorithm that uses them.
+	RejectedReports uint64
 	// Waiting is how many attempts wait for room, see Rules.MaxInFlight.
 	Waiting int
 }
@@ -50,6 +53,9 @@ func (p *Pool) Status() Status {
 	p.mu.Lock()
 	status, members := p.status, p.members
 	status.Panic, status.Subset = p.panics, p.subsetSize(p.rules)
+	if r, ok := p.builder.(interface{ RejectedReports() uint64 }); ok {
+		status.RejectedReports = r.RejectedReports()
+	}
 	status.Waiting = int(p.queue.waiting.Load())
 	for n := range p.draining {
 		if n.InFlight() > 0 {

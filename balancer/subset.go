@@ -139,42 +139,59 @@ func nth(values []uint64, n int) uint64 {
 	return values[0]
 }
 
-// subsetSizer decides how many endpoints this client's traffic is enough for.
+// subsetSizer decides how many endpoints this client's traffic is enough for. It
+// grows as soon as the traffic does, and shrinks slowly.
 type subsetSizer struct {
-	size    int // 0 is all
-	looked  time.Time
-	pause   time.Duration
-	looking bool
+	size     int // 0 is all
+	looking  bool
+	looked   time.Time // last
+	since    time.Time // since when attempts are counted, for the next time to shrink
+	attempts uint64
+	pause    time.Duration // until then
 }
 
 const (
 	// minSubset protects against failures that come together.
-	minSubset      = 12
-	firstLookAfter = 2 * time.Second
-	lookEvery      = time.Minute
+	minSubset = 12
+	// lookEvery is how often the traffic is looked at, to grow. To shrink, a
+	// whole pause must be over; pauses grow from the first to the longest.
+	lookEvery    = 2 * time.Second
+	firstPause   = 2 * time.Second
+	longestPause = time.Minute
 )
 
 // next returns when to look again.
-func (s *subsetSizer) next() time.Time { return s.looked.Add(s.pause) }
+func (s *subsetSizer) next() time.Time { return s.looked.Add(lookEvery) }
 
 // start begins to look at the traffic.
 func (s *subsetSizer) start(now time.Time) {
-	*s = subsetSizer{looking: true, looked: now, pause: firstLookAfter}
+	*s = subsetSizer{looking: true, looked: now, since: now, pause: firstPause}
 }
 
 // look takes the number of attempts since the last look, among n endpoints.
 func (s *subsetSizer) look(now time.Time, attempts uint64, n int) {
-	rate := float64(attempts) / max(now.Sub(s.looked), time.Millisecond).Seconds()
-	s.looked, s.pause = now, min(2*s.pause, lookEvery)
 	size := s.size
 	if size == 0 || size > n {
 		size = n
 	}
-	want := min(max(int(math.Ceil(rate)), minSubset), n)
-	if want >= 2*size || 2*want <= size || want == n {
-		s.size = want
+	if want := enoughFor(attempts, now.Sub(s.looked), n); want >= 2*size || want == n {
+		size = want
 	}
-	if s.size >= n {
+	s.looked, s.attempts = now, s.attempts+attempts
+	if period := now.Sub(s.since); period >= s.pause {
+		if want := enoughFor(s.attempts, period, n); 2*want <= size {
+			size = want
+		}
+		s.since, s.attempts, s.pause = now, 0, min(2*s.pause, longestPause)
+	}
+	if s.size = size; size >= n {
 		s.size = 0
 	}
+}
+
+// enoughFor returns for how many endpoints attempts are enough: one per second for
+// each.
+func enoughFor(attempts uint64, in time.Duration, n int) int {
+	rate := float64(attempts) / max(in, time.Millisecond).Seconds()
+	return min(max(int(math.Ceil(rate)), minSubset), n)
 }

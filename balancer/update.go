@@ -53,6 +53,7 @@ func (p *Pool) update(endpoints []discovery.Endpoint) {
 func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change Change, gone []*node.Node) {
 	old, before := p.members, p.endpoints
 	members, kept := make([]*member, len(endpoints)), make([]bool, len(old))
+	moved := false
 	at := 0 // the place in old of the next one, if nothing has changed
 	for i := 0; i < len(endpoints); {
 		if n := sameRun(endpoints[i:], before[min(at, len(before)):]); n > 0 {
@@ -78,6 +79,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 			at = m.index
 			if !e.Equal(before[at]) {
 				m.take(*e)
+				moved = true
 			}
 			kept[at] = true
 			at++
@@ -100,7 +102,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 			m.index = i
 		}
 	}
-	if len(change.Added) > 0 || len(gone) > 0 {
+	if moved || len(change.Added) > 0 || len(gone) > 0 {
 		p.orderLocked()
 	}
 	return change, gone

@@ -25,7 +25,7 @@ type Zones struct {
 	Overload float64
 	// Tolerance is how much slower the local zone may be than another, and
 	// still half as fast, before a request goes there, with algorithms that
-	// can tell ([Estimator]; [PeakEWMA] can). Zero means 5ms, negative that
+	// can tell ([estimator]; [PeakEWMA] can). Zero means 5ms, negative that
 	// it is not looked at.
 	Tolerance time.Duration
 	// MinEndpoints is how many endpoints a priority must have for zones to
@@ -52,7 +52,7 @@ func (z Zones) withDefaults() Zones {
 
 func (z Zones) validate() error {
 	var errs field.Errors
-	checkFloat(&errs, "Overload", z.Overload, 1, math.MaxFloat64)
+	checkFloat(&errs, "Overload", z.Overload, 1, maxFactor)
 	errs.Check(z.MinEndpoints >= 0, "MinEndpoints", z.MinEndpoints, "must not be negative")
 	total := 0.0
 	for _, name := range slices.Sorted(maps.Keys(z.Clients)) {

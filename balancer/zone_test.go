@@ -453,9 +453,9 @@ func (cheap) Pick(Info) int { return 0 }
 
 type costly struct{ cheap }
 
-func (costly) Estimate(Info, int, bool) float64 { return 10 }
+func (costly) estimate(Info, int, bool) float64 { return 10 }
 
-var _ Estimator = costly{}
+var _ estimator = costly{}
 
 // An algorithm may make pickers of different types. Those that cannot tell are not
 // asked.

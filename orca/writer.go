@@ -1,7 +1,9 @@
 package orca
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 )
 
@@ -14,6 +16,7 @@ type responseWriter struct {
 	req      *http.Request
 	status   int // of the response; 0 until its header is written, and if it never is
 	returned bool
+	hijacked bool
 	value    [1]string // of the header, kept here to save an allocation
 }
 
@@ -83,6 +86,14 @@ func (w *responseWriter) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
+// Hijack implements [http.Hijacker]. It returns [http.ErrNotSupported] if the
+// writer below cannot be hijacked, as on HTTP/2.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = w.hijacked || err == nil
+	return conn, buffer, err
+}
+
 // Unwrap is for [http.ResponseController].
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
@@ -99,7 +110,8 @@ func (w *responseWriter) end() {
 // the server.
 func (w *responseWriter) failed() bool { return !w.returned || w.status >= 500 }
 
-// upgraded reports whether the connection went over to another protocol. A
-// hijack happens behind the back of this writer; but a request that asked for
-// another protocol and got no response was given it.
-func (w *responseWriter) upgraded() bool { return w.status == 0 && w.req.Header["Upgrade"] != nil }
+// upgraded reports whether the connection went over to another protocol: it was
+// hijacked, or a request that asked for that got no response.
+func (w *responseWriter) upgraded() bool {
+	return w.hijacked || (w.status == 0 && w.req.Header["Upgrade"] != nil)
+}

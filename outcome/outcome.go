@@ -69,6 +69,10 @@ func (c Class) Good() bool { return c == Success || c == ClientError }
 // dial that ended [NeverSent].
 func (c Class) Bad() bool { return c == Failure || c == NeverSent }
 
+// Avoid reports whether the next request had better go elsewhere: the class is
+// [Overload] or speaks against the endpoint.
+func (c Class) Avoid() bool { return c == Overload || c.Bad() }
+
 // Again says where the same request may do better.
 type Again uint8
 

@@ -91,8 +91,8 @@ type Node struct {
 	// in one word, so that a pick costs one atomic operation and its end
 	// another:
 	//
-	//	bit 63      removed
-	//	bits 24-62  picks so far
+	//	bits 25-63  picks so far, of which the upper ones fall off in the end
+	//	bit 24      removed
 	//	bits 0-23   in flight
 	load    atomic.Uint64
 	reasons atomic.Uint32 // all but Removed
@@ -108,9 +108,9 @@ type Node struct {
 }
 
 const (
-	removedBit   = 1 << 63
-	onePick      = 1 << 24
-	inFlightMask = onePick - 1
+	onePick      = 1 << 25
+	removedBit   = 1 << 24
+	inFlightMask = removedBit - 1
 )
 
 // New returns a node without any load. The serial must be unique in its pool.
@@ -160,8 +160,12 @@ func (n *Node) Base() Base { return n.base }
 // InFlight returns how many attempts were picked and have not ended.
 func (n *Node) InFlight() int64 { return int64(n.load.Load() & inFlightMask) }
 
-// Picks returns how many attempts were picked.
-func (n *Node) Picks() uint64 { return (n.load.Load() &^ removedBit) / onePick }
+// Picks returns how many attempts were picked, modulo [PicksWrap].
+func (n *Node) Picks() uint64 { return n.load.Load() / onePick }
+
+// PicksWrap is where the number of picks begins anew, after two months of 100,000 a
+// second.
+const PicksWrap = 1 << 39
 
 // Failures returns how many attempts spoke against the endpoint.
 func (n *Node) Failures() uint64 { return n.failures.Load() }
