@@ -233,7 +233,7 @@ func TestLoadWeighted_FailedResponsesDoNotCount(t *testing.T) {
 		answeredWith(c[0], 0, class, "TEXT cpu_utilization=0.5,rps_fractional=100")
 		state := c[0].observer.(*loadState)
 		counts := class == outcome.Success || class == outcome.ClientError
-		assert.Equal(t, counts, state.known(1) != 0, class)
+		assert.Equal(t, counts, state.known(state.shared.at(epoch)) != 0, class)
 	}
 }
 

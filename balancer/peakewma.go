@@ -183,6 +183,8 @@ func (p *ewmaPicker) estimate(info Info, i int, fades bool) float64 {
 	state := c.observer.(*ewmaState)
 	average := ewmaSample(state.sample.Load())
 	switch {
+	case p.shared.failing.now(now) && state.avoided(now):
+		return math.Inf(1)
 	case average != 0:
 		return max(average.at(now, perTick), state.waiting.oldest(now))
 	case state.waiting.any():

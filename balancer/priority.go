@@ -37,9 +37,9 @@ type tierLoad struct {
 // are not healthy enough, the shares grow in proportion, and a tier below the
 // threshold is in panic. If all are in panic, traffic goes by weight.
 //
-// Standby tiers come last, and get nothing, unless all others are in panic or have
-// nothing available: then they are tiers like them. It returns whether some tier is
-// not in panic.
+// Standby tiers come last, and get nothing, unless all others are in panic: then
+// they are tiers like them, and the only ones where the others have nothing
+// available. It returns whether some tier is not in panic.
 func divide(tiers []tierLoad, r Rules) (calm bool) {
 	regular := tiers
 	for len(regular) > 0 && regular[len(regular)-1].standby {
@@ -47,13 +47,16 @@ func divide(tiers []tierLoad, r Rules) (calm bool) {
 	}
 	standby := tiers[len(regular):]
 	calm = divideRegular(regular, r)
-	if len(standby) > 0 && (len(regular) == 0 || (anyAvailable(standby) && (!calm || !anyAvailable(regular)))) {
-		for i := range regular {
-			regular[i].share, regular[i].panic = 0, false
-		}
-		calm = divideRegular(tiers, r)
+	switch {
+	case len(standby) == 0, len(regular) > 0 && (calm && anyAvailable(regular) || !anyAvailable(standby)):
+		return calm
+	case anyAvailable(regular):
+		return divideRegular(tiers, r)
 	}
-	return calm
+	for i := range regular {
+		regular[i].share, regular[i].panic = 0, false
+	}
+	return divideRegular(standby, r)
 }
 
 func divideRegular(regular []tierLoad, r Rules) (calm bool) {

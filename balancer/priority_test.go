@@ -158,7 +158,8 @@ func TestDivide_Standby_B07(t *testing.T) {
 		want  []float64
 	}{
 		{"nothing as long as all are well", []tierLoad{regular(10), standby(10)}, []float64{100, 0}},
-		{"nothing as long as one is left", []tierLoad{regular(0), regular(1), standby(10)}, []float64{50, 50, 0}}, // panic
+		{"what others in panic cannot carry", []tierLoad{regular(0), regular(1), standby(10)}, []float64{0, 14, 86}},
+		{"nothing in the panic of one tier", []tierLoad{regular(1), regular(10), standby(10)}, []float64{14, 86, 0}},
 		{"nothing in a spill", []tierLoad{regular(5), regular(10), standby(10)}, []float64{70, 30, 0}},
 		{"all when none is left", []tierLoad{regular(0), regular(0), standby(10)}, []float64{0, 0, 100}},
 		{"all of it, with whatever it has", []tierLoad{regular(0), standby(1)}, []float64{0, 100}},

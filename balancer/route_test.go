@@ -187,8 +187,9 @@ func TestRoute_InOrder(t *testing.T) {
 	assert.Equal(t, evenly(12, "a", "b", "c"), got, "no route any more")
 }
 
-// A value whose endpoints are ill has panic of its own: they are used all the same,
-// and nobody else's. Without panic the request fails.
+// A value whose endpoints are all ill is as good as none, unless the request is to
+// fail rather than go elsewhere: then its endpoints have panic of their own. Neither
+// is panic of the pool.
 func TestRoute_PanicInside_B09(t *testing.T) {
 	endpoints := versioned(map[string]int{"canary": 2, "stable": 8})
 	var last Change
@@ -200,12 +201,18 @@ func TestRoute_PanicInside_B09(t *testing.T) {
 	got, err := ask(p, 12, "X-Version", "canary")
 	require.NoError(t, err)
 	assert.Equal(t, evenly(12, "canary-1"), got)
-	assert.False(t, last.Panic)
 	judge(t, p, false, endpoints[1])
+	got, err = ask(p, 8*9, "X-Version", "canary")
+	require.NoError(t, err)
+	assert.Len(t, got, 8, "all that are healthy")
+	assert.False(t, last.Panic)
+
+	strict := with(byVersion, func(r *Route) { r.Fallback = FallbackFail })
+	require.NoError(t, p.Use(RoundRobin{}, Rules{Routes: []Route{strict}}))
 	got, err = ask(p, 12, "X-Version", "canary")
 	require.NoError(t, err)
 	assert.Equal(t, evenly(12, "canary-0", "canary-1"), got)
-	assert.True(t, last.Panic)
+	assert.False(t, p.Status().Panic)
 	got, err = ask(p, 8*9)
 	require.NoError(t, err)
 	assert.Len(t, got, 8, "the others are not in panic")
@@ -217,7 +224,7 @@ func TestRoute_PanicInside_B09(t *testing.T) {
 		{Panic{Reject: true}, "too few of them are healthy"},
 		{Panic{Threshold: -1}, "all of them are draining or unhealthy"},
 	} {
-		require.NoError(t, p.Use(RoundRobin{}, Rules{Routes: []Route{byVersion}, Panic: row.panic}))
+		require.NoError(t, p.Use(RoundRobin{}, Rules{Routes: []Route{strict}, Panic: row.panic}))
 		_, err = ask(p, 1, "X-Version", "canary")
 		require.ErrorIs(t, err, ErrNoEndpoints)
 		got, err = ask(p, 16, "X-Version", "stable")

@@ -141,7 +141,7 @@ func TestSlowStart_AllNewAreEqual_B04(t *testing.T) {
 	assert.Equal(t, map[string]float64{"a:80": 1, "b:80": 1}, weightsOf(p))
 	fake.Advance(time.Hour)
 	p.update(addresses("c", "d")) // a deployment
-	assert.InDeltaMapValues(t, map[string]float64{"c:80": 0.1, "d:80": 0.1}, weightsOf(p), 1e-9)
+	assert.InDeltaMapValues(t, map[string]float64{"c:80": 0.5, "d:80": 0.5}, weightsOf(p), 1e-9)
 	assert.Equal(t, map[string]int{"c:80": 50, "d:80": 50}, picked(t, p, 100))
 	fake.Advance(10 * time.Second)
 	assert.Equal(t, map[string]int{"c:80": 50, "d:80": 50}, picked(t, p, 100))

@@ -174,12 +174,14 @@ func (s *subsetSizer) look(now time.Time, attempts uint64, n int) {
 	if size == 0 || size > n {
 		size = n
 	}
-	if want := enoughFor(attempts, now.Sub(s.looked), n); want >= 2*size || want == n {
-		size = want
-	}
+	want := enoughFor(attempts, now.Sub(s.looked), n)
 	s.looked, s.attempts = now, s.attempts+attempts
+	if want > size && (want >= 2*size || want == n) {
+		size = want
+		s.since, s.attempts = now, 0 // what was before says nothing about now
+	}
 	if period := now.Sub(s.since); period >= s.pause {
-		if want := enoughFor(s.attempts, period, n); 2*want <= size {
+		if want = enoughFor(s.attempts, period, n); 2*want <= size {
 			size = want
 		}
 		s.since, s.attempts, s.pause = now, 0, min(2*s.pause, longestPause)

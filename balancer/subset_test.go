@@ -304,16 +304,29 @@ func TestNth(t *testing.T) {
 	}
 }
 
-// look makes a pool send so many attempts per second, and moves the clock to the
-// next look at them.
+// look makes a pool send so many attempts per second, evenly, and returns what it
+// uses then.
 func look(t testing.TB, p *Pool, fake *clock.Fake, rate float64, after time.Duration) []string {
 	t.Helper()
-	attempts(t, p, int(rate*after.Seconds()))
-	before := used(p)
-	fake.Advance(after - 1)
-	require.Equal(t, before, used(p), "not before %v are over", after)
-	fake.Advance(1)
+	for past := time.Duration(0); past < after; past += lookEvery {
+		attempts(t, p, int(rate*lookEvery.Seconds()))
+		fake.Advance(lookEvery)
+	}
 	return used(p)
+}
+
+// A burst is followed within the next look.
+func TestSubset_GrowsAtOnce(t *testing.T) {
+	p, fake := fakePool(t, Config{}, in(0, 200)...)
+	fake.Advance(10 * time.Minute)
+	require.Len(t, used(p), 12)
+	attempts(t, p, 4000)
+	fake.Advance(lookEvery)
+	assert.Len(t, used(p), 200)
+	fake.Advance(time.Minute - 1)
+	assert.Len(t, used(p), 200, "and forgotten after a minute")
+	fake.Advance(1)
+	assert.Len(t, used(p), 12)
 }
 
 // The traffic decides on the size: as many endpoints as requests per second, at least
@@ -329,18 +342,18 @@ func TestSubset_FollowsTheTraffic(t *testing.T) {
 				want  int
 			}{
 				{2 * time.Second, 1, 12},
-				{4 * time.Second, 23, 12},
-				{8 * time.Second, 24, 24},
-				{16 * time.Second, 47, 24},
-				{32 * time.Second, 49.5, 50},
-				{time.Minute, 26, 50},
-				{time.Minute, 25, 25},
-				{time.Minute, 13, 25},
-				{time.Minute, 1, 12},
-				{time.Minute, 0, 12},
-				{time.Minute, 99.5, 100},
-				{time.Minute, 51, 100},
-				{time.Minute, 50, 50},
+				{time.Minute, 23, 12},
+				{lookEvery, 24, 24},
+				{time.Minute, 47, 24},
+				{lookEvery, 49.5, 50},
+				{2 * time.Minute, 26, 50},
+				{2 * time.Minute, 25, 25},
+				{2 * time.Minute, 13, 25},
+				{2 * time.Minute, 1, 12},
+				{2 * time.Minute, 0, 12},
+				{lookEvery, 99.5, 100},
+				{2 * time.Minute, 51, 100},
+				{2 * time.Minute, 50, 50},
 			} {
 				require.Len(t, look(t, p, fake, row.rate, row.after), row.want, "%v per second", row.rate)
 			}
