@@ -101,7 +101,7 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	for i := range plans {
 		p := &plans[i]
 		p.tierLoad = loads[i]
-		b.panics = b.panics || (p.panic && route == "")
+		b.panics = b.panics || (p.inPanic && route == "")
 		c.healthy = c.healthy || p.available > 0
 		t, parts := b.tier(p, route)
 		if len(t.groups) == 0 {
@@ -178,7 +178,7 @@ func keep(members []*member, match func(*member) bool) []*member {
 // local zone comes first.
 func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	usable, away := p.members, []*member(nil)
-	if ignoreHealth := p.panic && !b.rules.Panic.Reject; !ignoreHealth && p.available < p.total {
+	if ignoreHealth := p.inPanic && !b.rules.Panic.Reject; !ignoreHealth && p.available < p.total {
 		usable = keep(p.members, func(m *member) bool { return m.reasons == 0 })
 		away = keep(p.members, func(m *member) bool { return m.reasons != 0 })
 	}
@@ -216,7 +216,7 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 // zones returns the zones of a tier that have something available, with their
 // shares of its traffic, the local one first; or one without a name for all.
 func (b *builder) zones(p *tierPlan) []zoneLoad {
-	if b.rules.Zones.Local == "" || p.panic {
+	if b.rules.Zones.Local == "" || p.inPanic {
 		return []zoneLoad{{share: 1}}
 	}
 	zones := zonesOf(p.members)

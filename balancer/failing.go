@@ -24,7 +24,7 @@ const (
 // while the endpoint is avoided do not count: they were under way together.
 func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
 	before := f.until.Load()
-	if before != 0 && until(before, now, avoidForMost) > 0 {
+	if before != 0 && until(before, now) > 0 {
 		return f.row.Load()
 	}
 	row = min(f.row.Load()+1, 16)
@@ -39,7 +39,7 @@ func (f *failing) failed(now uint32, pool *anyFailing) (row uint32) {
 // policy. The instants are the same one, by the ticks of either.
 func (f *failing) takeOver(old *failing, oldNow, now uint32, pool *anyFailing) {
 	f.row.Store(old.row.Load())
-	if left := until(old.until.Load(), oldNow, avoidForMost); old.avoided(oldNow) {
+	if left := until(old.until.Load(), oldNow); old.avoided(oldNow) {
 		f.until.Store(now + left)
 		pool.note(now+left, now)
 	}
@@ -56,7 +56,7 @@ func (f *failing) succeeded() {
 // avoided reports whether the endpoint is to be avoided.
 func (f *failing) avoided(now uint32) bool {
 	later := f.until.Load()
-	return later != 0 && until(later, now, avoidForMost) > 0
+	return later != 0 && until(later, now) > 0
 }
 
 // anyFailing knows whether any endpoint of a pool is avoided, so that picks mostly
@@ -66,7 +66,7 @@ type anyFailing struct{ until atomic.Uint32 }
 func (a *anyFailing) note(later, now uint32) {
 	for {
 		latest := a.until.Load()
-		if latest != 0 && until(latest, now, avoidForMost) >= later-now || a.until.CompareAndSwap(latest, later) {
+		if latest != 0 && until(latest, now) >= later-now || a.until.CompareAndSwap(latest, later) {
 			return
 		}
 	}
@@ -75,7 +75,7 @@ func (a *anyFailing) note(later, now uint32) {
 // now reports whether any endpoint may be avoided now.
 func (a *anyFailing) now(now uint32) bool {
 	latest := a.until.Load()
-	if latest != 0 && until(latest, now, avoidForMost) == 0 {
+	if latest != 0 && until(latest, now) == 0 {
 		a.until.CompareAndSwap(latest, 0)
 		return false
 	}

@@ -28,7 +28,7 @@ type tierLoad struct {
 	standby          bool
 	available, total float64 // weights; those that are leaving are in neither
 	share            float64 // of the traffic, in 0..1
-	panic            bool
+	inPanic          bool
 }
 
 // divide gives each tier its share of the traffic, as Envoy does: a tier has the
@@ -54,7 +54,7 @@ func divide(tiers []tierLoad, r Rules) (calm bool) {
 		return divideRegular(tiers, r)
 	}
 	for i := range regular {
-		regular[i].share, regular[i].panic = 0, false
+		regular[i].share, regular[i].inPanic = 0, false
 	}
 	return divideRegular(standby, r)
 }
@@ -73,8 +73,8 @@ func divideRegular(regular []tierLoad, r Rules) (calm bool) {
 	}
 	for i := range regular {
 		t := &regular[i]
-		t.panic = sum < 1 && t.available < r.Panic.Threshold*t.total
-		calm = calm || (!t.panic && t.total > 0)
+		t.inPanic = sum < 1 && t.available < r.Panic.Threshold*t.total
+		calm = calm || (!t.inPanic && t.total > 0)
 	}
 	left := 1.0
 	for i := range regular {

@@ -97,7 +97,7 @@ func TestDivide_PanicPerPriority_B09(t *testing.T) {
 		divide(tiers, Rules{}.WithDefaults())
 		assert.InDeltaSlice(t, row.want, sharesOf(tiers), 1, "healthy: %v", row.healthy)
 		for i := range tiers {
-			assert.Equal(t, row.panics[i], tiers[i].panic, "healthy: %v, priority %d", row.healthy, i)
+			assert.Equal(t, row.panics[i], tiers[i].inPanic, "healthy: %v, priority %d", row.healthy, i)
 		}
 	}
 }
@@ -132,11 +132,11 @@ func TestDivide_ThresholdAndFactor_B09(t *testing.T) {
 		rules := row.rules.WithDefaults()
 		alone := tiersOf(row.healthy)
 		divide(alone, rules)
-		assert.Equal(t, row.panic, alone[0].panic, "%+v, %v healthy", row.rules, row.healthy)
+		assert.Equal(t, row.panic, alone[0].inPanic, "%+v, %v healthy", row.rules, row.healthy)
 		two := tiersOf(row.healthy, 100)
 		divide(two, rules)
 		assert.InDeltaSlice(t, row.shares, sharesOf(two), 1e-6, "%+v, %v healthy", row.rules, row.healthy)
-		assert.False(t, two[0].panic, "the other can carry it")
+		assert.False(t, two[0].inPanic, "the other can carry it")
 	}
 }
 
@@ -146,7 +146,7 @@ func TestDivide_WithoutPanicNothingIsNothing_B09(t *testing.T) {
 	tiers := tiersOf(0, 0)
 	divide(tiers, Rules{Panic: Panic{Threshold: -1}}.WithDefaults())
 	assert.Equal(t, []float64{0, 0}, sharesOf(tiers))
-	assert.False(t, tiers[0].panic || tiers[1].panic)
+	assert.False(t, tiers[0].inPanic || tiers[1].inPanic)
 }
 
 func TestDivide_Standby_B07(t *testing.T) {
@@ -187,7 +187,7 @@ func TestDivide_EmptyTiers(t *testing.T) {
 	} {
 		divide(row.tiers, Rules{}.WithDefaults())
 		assert.InDeltaSlice(t, row.want, sharesOf(row.tiers), 1e-6)
-		assert.False(t, row.tiers[0].panic, "there is nobody to be unhealthy")
+		assert.False(t, row.tiers[0].inPanic, "there is nobody to be unhealthy")
 	}
 }
 
@@ -217,11 +217,11 @@ func TestDivide_Properties_B09(t *testing.T) {
 		for i, tier := range tiers {
 			require.GreaterOrEqual(t, tier.share, 0.0, "run %d, tier %d of %+v", run, i, tiers) // not NaN either
 			require.LessOrEqual(t, tier.share, 1+1e-12, "run %d, tier %d of %+v", run, i, tiers)
-			if tier.available == 0 && !tier.panic {
+			if tier.available == 0 && !tier.inPanic {
 				require.Zero(t, tier.share, "run %d, tier %d of %+v", run, i, tiers)
 			}
 			sum += tier.share
-			usable = usable || tier.panic
+			usable = usable || tier.inPanic
 		}
 		want := 0.0
 		if usable {

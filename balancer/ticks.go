@@ -26,9 +26,9 @@ func since(earlier, now uint32) uint32 {
 	return now - earlier
 }
 
-// until returns the ticks to a later instant, at most most; 0 if it has passed.
-func until(later, now, most uint32) uint32 {
-	if d := later - now; d <= most {
+// until returns the ticks to an instant at most a minute ahead, 0 if it has passed.
+func until(later, now uint32) uint32 {
+	if d := later - now; d <= uint32(time.Minute/tick) {
 		return d
 	}
 	return 0
