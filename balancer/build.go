@@ -86,6 +86,7 @@ type tierPlan struct {
 	tierLoad
 	rank    rank
 	members []*member // those that are leaving are not among them
+	warming float64   // the weight of those in slow start
 }
 
 // cluster divides the members into tiers.
@@ -146,6 +147,9 @@ func plan(members []*member) []tierPlan {
 		p.total += m.weight
 		if m.reasons == 0 {
 			p.available += m.weight
+			if !m.since.IsZero() {
+				p.warming += m.weight
+			}
 		}
 		staying++
 	}
@@ -187,8 +191,8 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	}
 	key := groupKey{route: route, rank: p.rank}
 	if b.keyer != nil {
-		t.candidates = b.candidates(make([]Candidate, 0, len(usable)), usable)
-		t.groups = []group{b.group(key, t.candidates, b.candidates(nil, away))}
+		t.candidates = b.candidates(make([]Candidate, 0, len(usable)), usable, p)
+		t.groups = []group{b.group(key, t.candidates, b.candidates(nil, away, p))}
 		return t, []float64{1}
 	}
 	size := b.pool.subsetSize(b.rules)
@@ -204,7 +208,7 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 		}
 		t.local = t.local || (z.name != "" && z.name == b.rules.Zones.Local) // it comes first
 		begin := len(t.candidates)
-		t.candidates = b.candidates(t.candidates, of)
+		t.candidates = b.candidates(t.candidates, of, p)
 		key.zone = z.name
 		t.groups = append(t.groups, b.group(key, t.candidates[begin:len(t.candidates):len(t.candidates)], nil))
 		shares = append(shares, z.share)
@@ -250,17 +254,28 @@ func zonesOf(members []*member) []zoneLoad {
 	return zones
 }
 
-// candidates appends the members as what algorithms see.
-func (b *builder) candidates(to []Candidate, members []*member) []Candidate {
-	least := b.leastRamp(members)
+// candidates appends members of a tier as what algorithms see.
+func (b *builder) candidates(to []Candidate, members []*member, of *tierPlan) []Candidate {
+	ramps := of.warming > 0 && b.keyer == nil
+	least := of.leastRamp()
 	for _, m := range members {
 		weight := m.weight
-		if !m.since.IsZero() && b.keyer == nil {
+		if ramps && !m.since.IsZero() {
 			weight *= max(b.ramp(m), least)
 		}
 		to = append(to, Candidate{m.node, m.observer, weight})
 	}
 	return to
+}
+
+// leastRamp returns the part of their weight that members in slow start have at
+// least, so that the others do not get more than twice their share: where most are
+// new, few would have to carry all.
+func (p *tierPlan) leastRamp() float64 {
+	if p.warming == 0 {
+		return 0
+	}
+	return (p.warming - p.available/2) / p.warming
 }
 
 // ramp returns the part of its weight that a member in slow start has.
@@ -272,24 +287,6 @@ func (b *builder) ramp(m *member) float64 {
 	}
 	b.warming = true
 	return b.rules.SlowStart.factor(age)
-}
-
-// leastRamp returns the part of their weight that members in slow start have at
-// least, so that the others do not get more than twice their share: where most are
-// new, few would have to carry all.
-func (b *builder) leastRamp(members []*member) float64 {
-	warming, warm := 0.0, 0.0
-	for _, m := range members {
-		if m.since.IsZero() {
-			warm += m.weight
-		} else {
-			warming += m.weight
-		}
-	}
-	if warming == 0 {
-		return 0
-	}
-	return ((warming+warm)/2 - warm) / warming
 }
 
 func (b *builder) group(key groupKey, candidates, away []Candidate) group {

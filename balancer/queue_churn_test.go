@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
 // Ten thousand random operations, looked at whenever nobody moves: no endpoint gets
@@ -120,6 +122,58 @@ func TestQueue_RandomOperations_B01(t *testing.T) {
 		assert.Zero(t, p.queue.waiting.Load())
 		assert.Empty(t, p.draining)
 	})
+}
+
+// The limit of a single endpoint holds, whoever comes at the same time, and those
+// whom it refuses leave no trace.
+func TestQueue_LimitOfANode_B01(t *testing.T) {
+	const limit, workers = 3, 8
+	n := node.New(discovery.Endpoint{Address: "a:80"}, 1, &conns{}, nil)
+	n.SetLimit(limit)
+	for range limit {
+		require.Equal(t, node.Granted, n.Acquire())
+	}
+	assert.Equal(t, node.Full, n.Acquire())
+	assert.True(t, n.Full())
+	n.Release()
+	assert.False(t, n.Full())
+	require.Equal(t, node.Granted, n.Acquire())
+	assert.EqualValues(t, limit, n.InFlight())
+	assert.EqualValues(t, limit+1, n.Picks(), "refusals are no picks")
+	n.SetLimit(limit - 1)
+	n.Release()
+	assert.True(t, n.Full(), "a lower limit takes nothing away from anybody")
+	n.SetLimit(0)
+	require.Equal(t, node.Granted, n.Acquire())
+	for range limit {
+		n.Release()
+	}
+	assert.Zero(t, n.InFlight())
+
+	n.SetLimit(limit)
+	var wg sync.WaitGroup
+	var now, most, granted atomic.Int64
+	for range workers {
+		wg.Go(func() {
+			for range 2000 {
+				if n.Acquire() != node.Granted {
+					continue
+				}
+				granted.Add(1)
+				k := now.Add(1)
+				for m := most.Load(); k > m; m = most.Load() {
+					most.CompareAndSwap(m, k)
+				}
+				runtime.Gosched()
+				now.Add(-1)
+				n.Release()
+			}
+		})
+	}
+	wg.Wait()
+	assert.LessOrEqual(t, most.Load(), int64(limit))
+	assert.Zero(t, n.InFlight())
+	assert.EqualValues(t, limit+2+granted.Load(), n.Picks())
 }
 
 // Many goroutines, few places, and endpoints that come and go: the cap holds at

@@ -230,6 +230,26 @@ func TestQueue_CallerGivesUp_B16(t *testing.T) {
 	})
 }
 
+// Given that a place is handed to somebody who gives up at the same moment, then he
+// gets it all the same, and gives it back: it is not lost.
+func TestQueue_GivesUpWhenServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
+		l := newLine(t, p)
+		for range 50 { // which of the two is seen first is chance
+			held := mustPick(t, p, Info{})
+			ctx, cancel := context.WithCancel(t.Context())
+			l.join(ctx, "", Info{})
+			held.Done()
+			cancel()
+			next := l.one()
+			require.NoError(t, next.err)
+			next.Done()
+			require.Zero(t, inFlight(p))
+		}
+	})
+}
+
 // Whatever makes room lets those go on who wait: not only the end of an attempt.
 func TestQueue_RoomComesFromElsewhere(t *testing.T) {
 	for _, row := range []struct {

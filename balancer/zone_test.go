@@ -368,6 +368,7 @@ func TestZones_SlowLocalZone_B15(t *testing.T) {
 		{"equal", PeakEWMA{}, 0, 10 * time.Millisecond, 10 * time.Millisecond, true},
 		{"slower, but within 5ms", PeakEWMA{}, 0, 14 * time.Millisecond, 10 * time.Millisecond, true},
 		{"slower than that", PeakEWMA{}, 0, 30 * time.Millisecond, 10 * time.Millisecond, false},
+		{"half as fast, but within 5ms", PeakEWMA{}, 0, 8 * time.Millisecond, 3500 * time.Microsecond, true},
 		{"within a larger tolerance", PeakEWMA{}, 50 * time.Millisecond, 30 * time.Millisecond, 10 * time.Millisecond, true},
 		{"not looked at", PeakEWMA{}, -1, time.Second, 10 * time.Millisecond, true},
 		{"not known", LeastRequest{}, 0, time.Second, 10 * time.Millisecond, true},
