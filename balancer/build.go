@@ -11,20 +11,20 @@ import (
 // member is an endpoint in the pool, as those see it who change the pool. Its
 // fields are guarded by the pool's lock.
 type member struct {
+	// What building a snapshot looks at comes first, on one cache line.
 	node     *node.Node
 	observer node.Observer
-	pool     *Pool
+	weight   float64
+	rank     rank
+	reasons  node.Reasons
+	warming  bool // in slow start
 
-	// What building a snapshot needs, at hand.
-	weight  float64
-	rank    rank
-	zone    string
-	reasons node.Reasons
-	order   uint64    // its place among those that this client uses, see Subset
-	since   time.Time // when slow start began, zero without
-
+	since time.Time // when slow start began
+	zone  string
+	order uint64 // its place among those that this client uses, see Subset
 	index int    // its place in the pool's list
 	picks uint64 // when the traffic was last looked at
+	pool  *Pool
 }
 
 // Changed implements [node.Watcher].
@@ -147,7 +147,7 @@ func plan(members []*member) []tierPlan {
 		p.total += m.weight
 		if m.reasons == 0 {
 			p.available += m.weight
-			if !m.since.IsZero() {
+			if m.warming {
 				p.warming += m.weight
 			}
 		}
@@ -260,7 +260,7 @@ func (b *builder) candidates(to []Candidate, members []*member, of *tierPlan) []
 	least := of.leastRamp()
 	for _, m := range members {
 		weight := m.weight
-		if ramps && !m.since.IsZero() {
+		if ramps && m.warming {
 			weight *= max(b.ramp(m), least)
 		}
 		to = append(to, Candidate{m.node, m.observer, weight})
@@ -282,7 +282,7 @@ func (p *tierPlan) leastRamp() float64 {
 func (b *builder) ramp(m *member) float64 {
 	age := b.now.Sub(m.since)
 	if b.rules.SlowStart.Window <= 0 || age >= b.rules.SlowStart.Window {
-		m.since = time.Time{}
+		m.warming = false
 		return 1
 	}
 	b.warming = true

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -274,6 +275,42 @@ func TestSetHealthy_Concurrently(t *testing.T) {
 	}
 }
 
+// marking is an algorithm during whose work something else happens.
+type marking struct {
+	RoundRobin
+	hook *func()
+}
+
+func (a marking) NewBuilder(env Env) (Builder, error) {
+	b, err := a.RoundRobin.NewBuilder(env)
+	return markingBuilder{b, a.hook}, err
+}
+
+type markingBuilder struct {
+	Builder
+	hook *func()
+}
+
+func (b markingBuilder) Build(g Group) Picker {
+	if hook := *b.hook; hook != nil {
+		*b.hook = nil
+		hook()
+	}
+	return b.Builder.Build(g)
+}
+
+// Given a change of health while another is being published, then it is published
+// too, without anybody asking again.
+func TestSetHealthy_WhileAnotherIsPublished(t *testing.T) {
+	var hook func()
+	endpoints := in(0, 6)
+	p := testPool(t, Config{Algorithm: marking{hook: &hook}}, endpoints...)
+	second := p.byKey[endpoints[1].Key()].node
+	hook = func() { second.Mark(node.Unhealthy) }
+	judge(t, p, false, endpoints[0])
+	assert.Len(t, picked(t, p, 100), 4)
+}
+
 // Round robin does not begin anew when an endpoint falls ill or recovers. (httplb
 // does, and gives the first of the list too much.)
 func TestRoundRobin_SurvivesFlaps_B06(t *testing.T) {
@@ -286,6 +323,10 @@ func TestRoundRobin_SurvivesFlaps_B06(t *testing.T) {
 			got[a] += n
 		}
 	}
+	turns := func() *turn { return p.pickers[groupKey{}].(interface{ turns() *turn }).turns() }
+	before := turns()
+	judge(t, p, false, endpoints[3])
+	assert.Same(t, before, turns(), "it goes on where it was")
 	delete(got, endpoints[9].Address)
 	least, most := 1<<30, 0
 	for _, e := range endpoints[:9] {
@@ -434,6 +475,17 @@ func TestPeakEWMA_ColdEndpoint_B03(t *testing.T) {
 				}
 				load()
 				p.update(in(0, 10))
+				held, first := make([]Pick, 100), 0 // nothing is answered yet
+				for i := range held {
+					held[i] = mustPick(t, p, Info{Now: p.now()})
+					if held[i].Endpoint().Address == "p0-9:80" {
+						first++
+					}
+				}
+				assert.Equal(t, 1, first, "until it has answered, it gets one")
+				for _, pick := range held {
+					finish(p, pick)
+				}
 				for range 3 {
 					got := load()
 					assert.Positive(t, got)

@@ -60,7 +60,7 @@ func (p *Pool) apply(marked []*member) {
 	for _, m := range marked {
 		reasons := m.node.Reasons()
 		if m.reasons != reasons && reasons == 0 && (!p.panics || p.rules.Panic.Reject) {
-			m.since = now // it has been away: slowly
+			m.since, m.warming = now, true // it has been away: slowly
 		}
 		different = different || m.reasons != reasons
 		m.reasons = reasons

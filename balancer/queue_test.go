@@ -231,7 +231,7 @@ func TestQueue_CallerGivesUp_B16(t *testing.T) {
 }
 
 // Given that a place is handed to somebody who gives up at the same moment, then he
-// gets it all the same, and gives it back: it is not lost.
+// either gets it or has left before: it is not lost.
 func TestQueue_GivesUpWhenServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPool(t, Config{Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Hour}}}, addresses("a")...)
@@ -240,11 +240,11 @@ func TestQueue_GivesUpWhenServed(t *testing.T) {
 			held := mustPick(t, p, Info{})
 			ctx, cancel := context.WithCancel(t.Context())
 			l.join(ctx, "", Info{})
-			held.Done()
 			cancel()
-			next := l.one()
-			require.NoError(t, next.err)
-			next.Done()
+			held.Done() // mostly before the other one has moved
+			if next := l.one(); next.err == nil {
+				next.Done()
+			}
 			require.Zero(t, inFlight(p))
 		}
 	})

@@ -302,6 +302,16 @@ func TestRoute_FollowsDiscovery_D15(t *testing.T) {
 	expect(nil)
 }
 
+// An endpoint that is leaving has no value: what happens then is the fallback.
+func TestRoute_DrainingIsNoValue_B12(t *testing.T) {
+	endpoints := versioned(map[string]int{"canary": 1, "stable": 2})
+	endpoints[0].Draining = true
+	p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{byVersion}}}, endpoints...)
+	got, err := ask(p, 12, "X-Version", "canary")
+	require.NoError(t, err)
+	assert.Equal(t, evenly(12, "stable-0", "stable-1"), got)
+}
+
 // Given an empty attribute, then it is no value that could be asked for.
 func TestRoute_EmptyAttribute(t *testing.T) {
 	p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{with(byVersion, func(r *Route) { r.Fallback = FallbackFail })}}},

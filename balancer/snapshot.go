@@ -143,7 +143,7 @@ func (s *snapshot) nearest(l *leaf, i int, info Info) (*group, int) {
 		return &l.group, i
 	}
 	others := l.tier.groups[1:] // the local zone is the first
-	other := &others[(s.rand()>>32)*uint64(len(others))>>32]
+	other := &others[s.below(len(others))]
 	k := other.picker.Pick(info)
 	if remote := other.estimator.estimate(info, k, false); remote+s.slower < local && 2*remote < local {
 		return other, k
@@ -161,7 +161,7 @@ func (s *snapshot) search(c *cluster, from *leaf, info Info) *Candidate {
 	}
 	for i := range c.tiers {
 		if t := &c.tiers[i]; t != from.tier {
-			if found := s.searchTier(t, &t.groups[0], info); found != nil {
+			if found := s.searchTier(t, nil, info); found != nil {
 				return found
 			}
 		}
@@ -176,22 +176,30 @@ func (s *snapshot) search(c *cluster, from *leaf, info Info) *Candidate {
 	return s.search(c, from, info)
 }
 
-// searchTier begins with a group. An algorithm that does not ask what is usable is
-// asked again, up to three times.
+// searchTier begins with a group, if there is one. An algorithm that does not ask
+// what is usable is asked again, up to three times.
 func (s *snapshot) searchTier(t *tier, g *group, info Info) *Candidate {
-	for range 3 {
-		if chosen := &g.candidates[g.picker.Pick(info)]; chosen.Usable(info) {
-			return chosen
+	if g != nil {
+		for range 3 {
+			if chosen := &g.candidates[g.picker.Pick(info)]; chosen.Usable(info) {
+				return chosen
+			}
 		}
 	}
+	begin := s.below(len(t.groups))
 	for i := range t.groups {
-		other := &t.groups[i]
+		other := &t.groups[(begin+i)%len(t.groups)]
 		if chosen := &other.candidates[other.picker.Pick(info)]; chosen.Usable(info) {
 			return chosen
 		}
 	}
-	start, _ := bits.Mul64(s.rand(), uint64(len(t.candidates)))
-	return firstUsable(t.candidates, int(start), info)
+	return firstUsable(t.candidates, s.below(len(t.candidates)), info)
+}
+
+// below returns a random number below n.
+func (s *snapshot) below(n int) int {
+	i, _ := bits.Mul64(s.rand(), uint64(n))
+	return int(i)
 }
 
 // firstUsable returns the first usable candidate from a place on.

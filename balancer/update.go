@@ -70,7 +70,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 		case m == nil:
 			m = p.newMember(*e)
 			if len(old) > 0 {
-				m.since = now
+				m.since, m.warming = now, true
 			}
 			p.byKey[e.Key()] = m
 			change.Added = append(change.Added, *e)

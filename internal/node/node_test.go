@@ -92,3 +92,39 @@ func TestNode_FillsItsCacheLines(t *testing.T) {
 		assert.EqualValues(t, 128, unsafe.Sizeof(Node{}))
 	}
 }
+
+// Given a node with so many picks that their number begins anew, then nothing else
+// changes: a node was once taken for removed when it had had enough of them.
+func TestNode_PicksWrap(t *testing.T) {
+	b := &base{}
+	n := New(discovery.Endpoint{Address: "a:80"}, 1, b, nil)
+	n.load.Store((PicksWrap - 2) * onePick)
+	for i := range 4 {
+		require.Equal(t, Granted, n.Acquire())
+		assert.Equal(t, (uint64(PicksWrap)-2+uint64(i)+1)%PicksWrap, n.Picks())
+		assert.Equal(t, int64(i+1), n.InFlight())
+		assert.Equal(t, "available", n.Reasons().String())
+	}
+	for range 4 {
+		n.Release()
+	}
+	assert.Zero(t, n.InFlight())
+	assert.Equal(t, "available", n.Reasons().String())
+	assert.Zero(t, b.closed.Load())
+
+	n.load.Store((PicksWrap - 1) * onePick)
+	n.SetLimit(1)
+	require.Equal(t, Granted, n.Acquire())
+	assert.Equal(t, Full, n.Acquire(), "what is refused is given back")
+	assert.Zero(t, n.Picks())
+	assert.Equal(t, int64(1), n.InFlight())
+
+	n.load.Add((PicksWrap - 1) * onePick)
+	n.Remove()
+	assert.Equal(t, Gone, n.Acquire(), "over the end and back")
+	assert.Equal(t, Removed, n.Reasons())
+	assert.Zero(t, b.closed.Load())
+	n.Release()
+	assert.Equal(t, int32(1), b.closed.Load())
+	assert.Zero(t, n.InFlight())
+}
