@@ -34,8 +34,12 @@ import (
 //   - an endpoint about which nothing is known gets one request to learn from,
 //     and until its answer no other.
 //
-// With few requests per endpoint and second there is little to learn from, and
-// PeakEWMA becomes as good as [Random]; [LeastRequest] does.
+// The weight of an endpoint says how often it is among those that are compared, and
+// how many requests at once are its share; while there is hardly any load, one that
+// is light and fast may get more.
+//
+// With few requests per endpoint and second there is little to learn from. Among
+// many endpoints, Rules.Subset therefore makes them fewer.
 type PeakEWMA struct {
 	// Decay is the time in which the weight of old samples falls to 1/e, a
 	// tenth of it for failures and for single slow answers. Zero means 10s.
