@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -489,9 +491,6 @@ func TestQueue_OtherPrioritiesAndZonesFirst(t *testing.T) {
 			if k < 16 {
 				require.Zero(t, e.Priority, "%T: pick %d", a, k)
 			}
-			if _, estimates := a.(PeakEWMA); k < 8 && !estimates {
-				require.Equal(t, "here", e.Zone, "%T: pick %d", a, k)
-			}
 		}
 		assert.Len(t, got, 10, "%T", a)
 		for address, n := range got {
@@ -500,4 +499,59 @@ func TestQueue_OtherPrioritiesAndZonesFirst(t *testing.T) {
 		_, err := p.Pick(Info{})
 		assert.ErrorIs(t, err, ErrSaturated, "%T", a)
 	}
+}
+
+// roundTripFunc is a transport of the test's own.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// Given a transport on top, then an attempt has its place until the end of its body,
+// the wait for a place is nobody's latency, and who finds none is told so.
+func TestQueue_ThroughTheTransport_B01(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(t, Config{
+			Rules: Rules{MaxInFlight: 1, Queue: Queue{Size: 1, Timeout: time.Minute}},
+			EndpointTransport: func(discovery.Endpoint) http.RoundTripper {
+				return roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					time.Sleep(10 * time.Millisecond)
+					return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("x")), Request: req}, nil
+				})
+			},
+		}, addresses("a")...)
+		rt := NewTransport(p, nil)
+		get := func() (*http.Response, error) { return rt.RoundTrip(request(t, "http://svc.example/")) }
+		first, err := get()
+		require.NoError(t, err)
+		second := make(chan *http.Response)
+		go func() {
+			resp, err := get()
+			assert.NoError(t, err)
+			second <- resp
+		}()
+		time.Sleep(30 * time.Second)
+		assert.EqualValues(t, 1, inFlight(p), "the first one's body is open")
+		_, err = get()
+		require.ErrorIs(t, err, ErrSaturated, "one waits already")
+		assert.Equal(t, outcome.Limiter, outcome.ReasonOf(err))
+
+		_, err = io.ReadAll(first.Body)
+		require.NoError(t, err)
+		require.NoError(t, first.Body.Close())
+		resp := <-second
+		latency := ewmaSample(p.members[0].observer.(*ewmaState).sample.Load()).seconds()
+		assert.InDelta(t, 0.010, latency, 0.001, "half a minute of waiting is not in it")
+
+		begin := time.Now()
+		_, err = get()
+		require.ErrorIs(t, err, ErrSaturated)
+		assert.Equal(t, time.Minute, time.Since(begin))
+		require.NoError(t, resp.Body.Close(), "without having been read")
+		resp, err = get()
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Zero(t, inFlight(p))
+		assert.Zero(t, p.queue.inFlight.Load())
+		assert.Zero(t, p.Status().Endpoints[0].Failures, "to wait is no failure of the endpoint")
+	})
 }

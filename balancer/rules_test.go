@@ -1,13 +1,16 @@
 package balancer
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -243,5 +246,52 @@ func TestRules_ExtremeWeights_B07(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Rules by which a key would go here today and there tomorrow do not apply to
+// algorithms that pick by key. The others do, and a key keeps to its priority.
+func TestRules_WithKeys_B16(t *testing.T) {
+	for _, a := range []Algorithm{
+		Rendezvous{Keys: userKey}, RingHash{Keys: userKey, MinSize: 64}, Maglev{Keys: userKey, TableSize: 1009},
+	} {
+		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
+			rules := Rules{Zones: Zones{Local: "a"}, Subset: Subset{Size: 2}}
+			before := append(inZones(4, 4), in(1, 4)...)
+			p, fake := fakePool(t, Config{Algorithm: a, Rules: rules}, before...)
+			p.update(append(slices.Clone(before), inZones(0, 0, 1)...))
+			weights := weightsOf(p)
+			assert.Len(t, weights, 13, "neither zones nor a subset")
+			assert.InDelta(t, 1, weights["c-0:80"], 0, "no slow start")
+			fake.Advance(time.Minute)
+			p.update(before)
+
+			const users = 2000
+			pickAll := func() []string {
+				got := make([]string, users)
+				for user := range users {
+					req := &http.Request{Header: http.Header{"X-User": {fmt.Sprint(user)}}}
+					pick := mustPick(t, p, Info{Now: p.now(), Request: req})
+					got[user] = pick.Endpoint().Address
+					finish(p, pick)
+				}
+				return got
+			}
+			usual := pickAll()
+			judge(t, p, false, before[:4]...) // half of the first priority
+			spilt, first := pickAll(), 0
+			for user := range users {
+				if spilt[user][:1] == "b" {
+					first++
+					if usual[user][:1] == "b" {
+						require.Equal(t, usual[user], spilt[user], "user %d", user)
+					}
+				}
+			}
+			assertShare(t, 0.7, first, users, "as with every algorithm")
+			require.Equal(t, spilt, pickAll(), "a key keeps to its priority")
+			judge(t, p, true, before[:4]...)
+			require.Equal(t, usual, pickAll())
+		})
 	}
 }
