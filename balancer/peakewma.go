@@ -28,9 +28,9 @@ import (
 //     loses to any other for a second, and for twice as long if that happens
 //     again when the time is over, up to 30 s; from the second time on it counts
 //     as a latency, too, so that failing fast attracts nothing;
-//   - a failure, and a single slow answer that no second one confirms, is
-//     forgotten ten times as fast, so that a restart or a pause does not keep an
-//     endpoint out for long;
+//   - a failure, and a single answer that is eight times as slow as the others and
+//     that no second one confirms, is forgotten ten times as fast, so that a
+//     restart or a pause does not keep an endpoint out for long;
 //   - an endpoint about which nothing is known gets one request to learn from,
 //     and until its answer no other.
 //
@@ -309,6 +309,11 @@ type ewmaSample uint64
 // slow again and again is avoided for as long as Decay says.
 const fading = 10
 
+// lonePeak is by how much a single answer must be slower than the average to be taken
+// for a pause of the endpoint, and not for its load: what is less says something, and
+// to forget it costs a third of the 99th percentile where servers are contended.
+const lonePeak = 8
+
 func newSample(seconds float64, tick uint32, fast bool) ewmaSample {
 	bits := math.Float32bits(float32(max(seconds, 1e-9)))
 	if fast {
@@ -341,8 +346,8 @@ func (e ewmaSample) at(now uint32, perTick float64) float64 {
 // with returns the average after a sample: a peak resets it, anything else pulls
 // it down as far as time has passed. It starts from what the average has decayed
 // to; Finagle starts from what it was, so that a good sample, after a pause, makes
-// an endpoint look worse than before. A peak of more than twice the average is
-// confirmed by the next sample of at least half of it.
+// an endpoint look worse than before. A peak of more than lonePeak
+// times the average is confirmed by the next sample of at least half of it.
 func (e ewmaSample) with(x float64, now uint32, perTick float64, failed bool) ewmaSample {
 	if e == 0 {
 		return newSample(x, now, failed)
@@ -350,7 +355,7 @@ func (e ewmaSample) with(x float64, now uint32, perTick float64, failed bool) ew
 	k := e.keep(now, perTick)
 	v := e.seconds() * k
 	if x > v {
-		return newSample(x, now, failed || x > 2*v)
+		return newSample(x, now, failed || x > lonePeak*v)
 	}
 	return newSample(x*(1-k)+v*k, now, failed || (e.fast() && x < v/2))
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The report that ALGORITHMS 2.15 shows, in every encoding.
+// One report, in every encoding.
 var (
 	exampleReport = Report{
 		Fields: CPU | Application | RPS | EPS | InFlight | Latency,
