@@ -21,6 +21,7 @@ import (
 // answers that it gets. Times are in seconds.
 type contended struct {
 	servers, clients      int
+	subset                int     // how many servers each client uses, 0 for all
 	load                  float64 // 0.93 is 1.1 cores per server
 	length, skip, shuffle float64
 }
@@ -31,6 +32,7 @@ type contention struct {
 	random    *rand.Rand
 	pickers   []Picker // by client
 	endpoints [][]Candidate
+	uses      [][]int // the servers that they are
 	busy      []*contendedServer
 	latencies []float64
 }
@@ -43,8 +45,15 @@ func (c contended) run(t testing.TB, a Algorithm, seed uint64) []float64 {
 		r.busy = append(r.busy, &contendedServer{took: map[int][]float64{}})
 	}
 	for range c.clients {
-		p, endpoints := picker(t, a, r.random.Uint64, slices.Repeat([]float64{1}, c.servers)...)
-		r.pickers, r.endpoints = append(r.pickers, p), append(r.endpoints, endpoints)
+		uses := make([]int, c.servers)
+		for i := range uses {
+			uses[i] = i
+		}
+		if c.subset > 0 {
+			uses = r.random.Perm(c.servers)[:c.subset]
+		}
+		p, endpoints := picker(t, a, r.random.Uint64, slices.Repeat([]float64{1}, len(uses))...)
+		r.pickers, r.endpoints, r.uses = append(r.pickers, p), append(r.endpoints, endpoints), append(r.uses, uses)
 	}
 	arrival, shuffle := 0.0, 0.0
 	for now := 0.0; now < c.length; {
@@ -91,7 +100,7 @@ func (r *contention) arrive(now float64) {
 	}
 	client, at := r.random.IntN(r.clients), seconds(now)
 	i := r.pickers[client].Pick(Info{Now: at})
-	c, s := r.endpoints[client][i], r.busy[i]
+	c, s := r.endpoints[client][i], r.busy[r.uses[client][i]]
 	s.work(now)
 	j := &contendedJob{rest: demand, arrived: now, found: len(s.jobs), endpoint: c}
 	s.jobs = append(s.jobs, j)
@@ -233,4 +242,20 @@ func TestPeakEWMA_ContendedServers(t *testing.T) {
 	t.Logf("seeds 11 and 12: p99 is %.3fs, with LeastRequest %.3fs", peakEWMA, leastRequest)
 	assert.Less(t, peakEWMA, 0.36) // 0.318
 	assert.Less(t, 1.5*peakEWMA, leastRequest)
+}
+
+// With as many clients as servers, each has too few requests for each server to learn
+// from, unless it uses a part of them: what Rules.Subset does by itself.
+func TestSubset_SparseClientsLearnMore(t *testing.T) {
+	w := contended{servers: 50, clients: 50, load: 0.93, length: 16, skip: 6, shuffle: 10}
+	p99 := func(subset int) (mean float64) {
+		w.subset = subset
+		for _, seed := range []uint64{11, 12} {
+			mean += percentile(w.run(t, PeakEWMA{}, seed), 0.99) / 2
+		}
+		return mean
+	}
+	part, all := p99(minSubset), p99(0)
+	t.Logf("seeds 11 and 12: p99 is %.3fs, with all %.3fs", part, all)
+	assert.Less(t, 1.5*part, all)
 }
