@@ -93,7 +93,7 @@ func (c *conns) makeSender() *sender {
 	if c.pool.cfg.Wrap != nil {
 		s.RoundTripper, s.wrapped = c.pool.cfg.Wrap(s.transport), true
 	}
-	if !c.sender.CompareAndSwap(nil, s) {
+	for !c.sender.CompareAndSwap(nil, s) {
 		if first := c.sender.Load(); first != nil {
 			return first // another request was faster
 		}

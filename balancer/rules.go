@@ -30,7 +30,9 @@ type Rules struct {
 	Routes []Route
 
 	// MaxInFlight is how many attempts an endpoint may have at once, response
-	// bodies included. Those beyond wait in Queue. Zero means no limit.
+	// bodies included. Those beyond go to other endpoints, also of later
+	// priorities and on standby; while all are full, they wait in Queue. Zero
+	// means no limit.
 	MaxInFlight int
 	// Queue is where attempts wait while every endpoint has MaxInFlight.
 	Queue Queue
