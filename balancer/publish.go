@@ -112,7 +112,7 @@ func (p *Pool) lastsFor(warming bool) time.Duration {
 		lasts = p.rules.SlowStart.step()
 	}
 	if r, ok := p.builder.(Refresher); ok && len(p.members) > 0 {
-		lasts = min(lasts, r.RefreshInterval())
+		lasts = min(lasts, max(r.RefreshInterval(), time.Millisecond)) // never a busy loop
 	}
 	return lasts
 }
