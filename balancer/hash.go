@@ -133,6 +133,15 @@ type hashPicker struct {
 
 func (p *hashPicker) common() *hashPicker { return p }
 
+// key returns the key of the request. If it has none, that is a random one, or
+// false where another picker picks without.
+func (p *hashPicker) key(req *http.Request) (key uint64, ok bool) {
+	if key, ok = p.shared.keys.Hash(req); ok || p.without != nil {
+		return key, ok
+	}
+	return p.shared.rand(), true
+}
+
 // A demand is what a candidate must fulfil. If none does, the next is tried.
 type demand int
 
@@ -212,12 +221,9 @@ type tablePicker struct {
 
 // Pick takes the candidate where the key belongs if it can be had.
 func (p *tablePicker) Pick(info Info) int {
-	key, ok := p.shared.keys.Hash(info.Request)
+	key, ok := p.key(info.Request)
 	if !ok {
-		if p.without != nil {
-			return p.without.Pick(info)
-		}
-		key = p.shared.rand()
+		return p.without.Pick(info)
 	}
 	first, room := p.demands()
 	if i := p.choose(p.seats[p.table.find(key)], key, info, first, room); i >= 0 {

@@ -70,12 +70,9 @@ func newRendezvousPicker(h hashPicker) *rendezvousPicker {
 
 // Pick takes the best one that can be had.
 func (p *rendezvousPicker) Pick(info Info) int {
-	key, ok := p.shared.keys.Hash(info.Request)
+	key, ok := p.key(info.Request)
 	if !ok {
-		if p.without != nil {
-			return p.without.Pick(info)
-		}
-		key = p.shared.rand()
+		return p.without.Pick(info)
 	}
 	first, room := p.demands()
 	for d := first; d <= available; d++ {

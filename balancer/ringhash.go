@@ -48,7 +48,7 @@ type RingHash struct {
 	// MinSize is how many points the ring has at least, and each endpoint has at
 	// least one. Zero means 1024, or MaxSize if that is less; at most 8388608.
 	// For an even load take a hundred times the number of endpoints. A point
-	// takes 16 bytes, and to make it some 60 ns. A change of one endpoint costs
+	// takes 16 bytes, and to make it some 60 ns. A change of one endpoint makes
 	// only its own points, as long as the others keep the number of theirs.
 	MinSize int
 

@@ -34,7 +34,8 @@ func (system) Now() time.Time { return time.Now() }
 func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
 
 // Instants returns what tells the instants of a clock, for hot paths. With
-// [System] it is twice as fast as Now, because it reads the monotonic clock only.
+// [System] it takes about two thirds of the time of Now, because it reads the
+// monotonic clock only.
 // The wall clock that its instants show goes on from that of the first one, and is
 // not corrected when the machine's is: they are for subtracting, not for showing.
 func Instants(c Clock) func() time.Time {

@@ -13,38 +13,13 @@ import (
 // absent or empty is no value, and so is one that cannot be read. A value's
 // bytes count as they are, upper and lower case included.
 type Source struct {
-	// Header is the name of a header field, in any case. Of several values the
-	// first counts. "Host" means the request's Host, or the host of its URL
-	// where that is empty.
-	Header string
-
-	// Cookie is the name of a cookie; case matters. Of several the first with
-	// a valid value counts. Quotes around the value do not.
-	Cookie string
-
-	// Query is the name of a query parameter, not escaped; case matters. Of
-	// several the first counts, and pairs that [net/url.ParseQuery] refuses
-	// do not. Escapes in the value are undone.
-	Query string
-
-	// Path means the URL's path with escapes undone, and without the query.
-	// An empty path is "/", for that is what is sent.
-	Path bool
-
-	// ClientAddress means the IP address in the request's RemoteAddr. A
-	// [net/http/httputil.ReverseProxy] keeps that from the request it got; in
-	// a request that the program itself makes it is empty, which is no value.
-	// The port and an IPv6 zone do not count, and an IPv4 address mapped to
-	// IPv6 is the IPv4 address: spellings do not matter.
-	ClientAddress bool
-
-	// Func returns the value, or "" for none. It is called once for each
-	// look, concurrently, must be fast and must not change the request.
-	Func func(*http.Request) string
-
-	// Terminal means that the sources after this one are not asked if this
-	// one has a value.
-	Terminal bool
+	Header        string // "Host" is the request's Host
+	Cookie        string
+	Query         string
+	Path          bool // "/" if it is empty
+	ClientAddress bool // of RemoteAddr, in one spelling
+	Func          func(*http.Request) string
+	Terminal      bool // those after this one are not asked if it has a value
 }
 
 // Validate returns all problems joined, or nil.
