@@ -75,8 +75,10 @@ func TestWithRules_WaitForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := evenkeeltest.NewNetwork(t)
 		server := network.Serve("a:80", evenkeeltest.OK("late").Delay(5*time.Second))
+		var took []time.Duration
 		tr, err := evenkeel.New("http://users", evenkeel.WithResolver(discovery.Static{server.Addr()}),
 			evenkeel.WithTransport(network.Transport()),
+			evenkeel.WithHooks(evenkeel.Hooks{Attempt: func(a evenkeel.Attempt) { took = append(took, a.Took) }}),
 			evenkeel.WithRetry(retry.Policy{PerAttemptTimeout: 6 * time.Second}),
 			evenkeel.WithRules(balancer.Rules{MaxInFlight: 1, Queue: balancer.Queue{Timeout: 8 * time.Second}}))
 		require.NoError(t, err)
@@ -105,6 +107,7 @@ func TestWithRules_WaitForRoom(t *testing.T) {
 		assert.Zero(t, failed.Attempts)
 		require.ErrorIs(t, err, balancer.ErrSaturated)
 		require.NoError(t, <-calls[1], "the wait of 5 s is not in the 6 s of the attempt")
+		assert.Equal(t, []time.Duration{5 * time.Second, 5 * time.Second}, took, "nor in what the endpoint took")
 		assert.Zero(t, tr.Stats().Pool.Endpoints[0].Failures)
 		require.NoError(t, tr.Close())
 	})

@@ -74,6 +74,20 @@ func TestSystem_FollowsTheBubble_X01(t *testing.T) {
 	})
 }
 
+func TestInstants_AreThoseOfTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := clock.Instants(clock.System)
+		before := now()
+		time.Sleep(time.Hour) // of the bubble
+		assert.Equal(t, time.Hour, now().Sub(before))
+		assert.Zero(t, clock.System.Now().Sub(now()), "they can be subtracted from each other")
+	})
+	fake := clock.NewFake(start)
+	now := clock.Instants(fake)
+	fake.Advance(time.Minute)
+	assert.Equal(t, start.Add(time.Minute), now())
+}
+
 func TestOr(t *testing.T) {
 	fake := clock.NewFake(start)
 	assert.Equal(t, clock.System, clock.Or(nil))
