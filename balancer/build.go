@@ -87,6 +87,7 @@ type tierPlan struct {
 	rank    rank
 	members []*member // those that are leaving are not among them
 	warming float64   // the weight of those in slow start
+	away    int       // how many of them are not available
 }
 
 // cluster divides the members into tiers.
@@ -150,6 +151,8 @@ func plan(members []*member) []tierPlan {
 			if m.warming {
 				p.warming += m.weight
 			}
+		} else {
+			p.away++
 		}
 		staying++
 	}
@@ -182,7 +185,8 @@ func keep(members []*member, match func(*member) bool) []*member {
 // local zone comes first.
 func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	usable, away := p.members, []*member(nil)
-	if ignoreHealth := p.inPanic && !b.rules.Panic.Reject; !ignoreHealth && p.available < p.total {
+	t.ill = p.inPanic && !b.rules.Panic.Reject
+	if !t.ill && p.away > 0 { // sums of weights may be equal by rounding
 		usable = keep(p.members, func(m *member) bool { return m.reasons == 0 })
 		away = keep(p.members, func(m *member) bool { return m.reasons != 0 })
 	}

@@ -3,12 +3,12 @@ package balancer
 import (
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
 // Config says where a pool has its endpoints from, how it picks one, and how
@@ -42,6 +42,11 @@ type Config struct {
 	// Wrap, if set, is put around each endpoint's transport, to sign or trace
 	// single attempts. It must keep to the contract of [http.RoundTripper].
 	Wrap func(http.RoundTripper) http.RoundTripper
+
+	// Breakers, if set, is the breaker.Group that has a circuit breaker for each
+	// endpoint. An endpoint whose breaker is open is not available. Whoever made the
+	// group closes it, after the pool.
+	Breakers node.Gatekeeper
 
 	// Clock is the clock to use; nil means the system's.
 	Clock clock.Clock
@@ -93,16 +98,4 @@ func (c Config) withDefaults() Config {
 	c.Clock = clock.Or(c.Clock)
 	c.Rules = c.Rules.WithDefaults()
 	return c
-}
-
-func randFunc(source rand.Source) func() uint64 {
-	if source == nil {
-		return rand.Uint64
-	}
-	var mu sync.Mutex
-	return func() uint64 {
-		mu.Lock()
-		defer mu.Unlock()
-		return source.Uint64()
-	}
 }

@@ -41,11 +41,12 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
-		if s.plain.picker != nil && len(info.Tried) == 0 {
+		t := s.plainTier
+		if t != nil && len(info.Tried) == 0 {
 			c = &s.plain.candidates[s.plain.picker.Pick(info)]
 		} else {
 			var err error
-			if c, err = p.choose(s, &info); err != nil {
+			if c, t, err = p.choose(s, &info); err != nil {
 				return Pick{}, err
 			}
 		}
@@ -53,6 +54,14 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 			continue // removed since: a newer snapshot is there; or another was faster
 		}
 		pick := node.Pick{Node: c.node, Observer: c.observer, Counted: s.counted}
+		if gate := c.node.Gate(); gate != nil {
+			var ok bool
+			if pick.Pass, pick.Number, ok = gate.Acquire(info.Now, t.ill); !ok {
+				c.node.Release()
+				p.catchUp(c.node.Watcher().(*member))
+				continue // others were faster: its breaker has all the probes that it wants
+			}
+		}
 		if c.observer != nil {
 			pick.Token = c.observer.Picked(info.Now)
 		}
@@ -64,19 +73,19 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 }
 
 // choose decides where among the endpoints to pick, and picks.
-func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, error) {
+func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, *tier, error) {
 	from, err := s.cluster(info)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case from.cause != nil:
-		return nil, p.refusal(from.cause)
+		return nil, nil, p.refusal(from.cause)
 	}
-	c := s.pick(from, info)
+	c, t := s.pick(from, info)
 	if c == nil {
-		return nil, errNoRoom
+		return nil, nil, errNoRoom
 	}
-	return c, nil
+	return c, t, nil
 }
 
 // Others reports whether there is an available endpoint for the call that is not
@@ -94,10 +103,31 @@ func (p *Pool) refusal(cause error) error {
 	err := &NoEndpointsError{Cause: cause}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.status.Err != nil && (errors.Is(cause, errUnresolved) || errors.Is(cause, errNoneFound)) {
+	switch {
+	case p.status.Err != nil && (errors.Is(cause, errUnresolved) || errors.Is(cause, errNoneFound)):
 		err.Cause = p.status.Err
+	case errors.Is(cause, errAllUnavailable), errors.Is(cause, errPanic):
+		if open := p.firstToOpenLocked(); open != nil {
+			err.Cause = fmt.Errorf("%w: %w", cause, open)
+		}
 	}
 	return err
+}
+
+// firstToOpenLocked returns the error of the circuit breaker that lets a call through
+// first, nil if none refuses any.
+func (p *Pool) firstToOpenLocked() (first error) {
+	var soonest time.Time
+	for _, m := range p.members {
+		if m.node.Gate() == nil || m.node.Reasons()&(node.Open|node.ForcedOpen) == 0 {
+			continue
+		}
+		until, err := m.node.Gate().Refusal()
+		if err != nil && (first == nil || (!until.IsZero() && (soonest.IsZero() || until.Before(soonest)))) {
+			first, soonest = err, until
+		}
+	}
+	return first
 }
 
 // firstWait bounds the wait for the first set of endpoints where the caller has

@@ -70,6 +70,10 @@ func (p *Pool) apply(marked []*member) {
 	}
 }
 
+// catchUp makes picks see the reasons of a member now, although whoever changed them has
+// not told the pool yet.
+func (p *Pool) catchUp(m *member) { p.apply([]*member{m}) }
+
 // publishLocked makes picks see the members. A change, if there is one, is told
 // later.
 func (p *Pool) publishLocked(now time.Time, change *Change) {

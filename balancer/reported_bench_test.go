@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"testing"
 	"time"
@@ -90,11 +91,11 @@ func BenchmarkReportedBuild(b *testing.B) {
 	headers := loadReports()
 	for _, a := range reportedAlgorithms {
 		b.Run(fmt.Sprintf("%s/endpoints=10000", a.name), func(b *testing.B) {
-			builder, err := a.algorithm.NewBuilder(Env{Rand: randFunc(nil), Now: epoch})
+			builder, err := a.algorithm.NewBuilder(Env{Rand: rand.Uint64, Now: epoch})
 			if err != nil {
 				b.Fatal(err)
 			}
-			_, c := picker(b, a.algorithm, randFunc(nil), make([]float64, 10000)...)
+			_, c := picker(b, a.algorithm, rand.Uint64, make([]float64, 10000)...)
 			for i := range c {
 				c[i].weight, c[i].observer = 1, builder.Observer(c[i].Endpoint(), nil)
 				c[i].observer.Answered(0, outcome.Answer{

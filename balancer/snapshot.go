@@ -12,15 +12,16 @@ import (
 // snapshot is what picks read: never changed once it is published. It holds
 // only endpoints that may be used, so a pick looks at no other.
 type snapshot struct {
-	plain   group    // all candidates, where there is nothing to decide before the algorithm does
-	main    *cluster // all endpoints
-	routes  []routing
-	limited bool // Rules.MaxInFlight is set
-	queue   Queue
-	rand    func() uint64
-	keyer   Keyer   // nil if the algorithm does not pick by key
-	slower  float64 // Zones.Tolerance in seconds; 0 or less: not looked at
-	counted bool    // attempts in flight are counted, see queue
+	plain     group    // all candidates, where there is nothing to decide before the algorithm does
+	main      *cluster // all endpoints
+	plainTier *tier    // that of plain, nil without one
+	routes    []routing
+	limited   bool // Rules.MaxInFlight is set
+	queue     Queue
+	rand      func() uint64
+	keyer     Keyer   // nil if the algorithm does not pick by key
+	slower    float64 // Zones.Tolerance in seconds; 0 or less: not looked at
+	counted   bool    // attempts in flight are counted, see queue
 }
 
 // cluster is the endpoints among which a request may go: all, or those of a route.
@@ -38,6 +39,7 @@ type tier struct {
 	candidates []Candidate // those of all groups
 	groups     []group
 	local      bool // the first group is the local zone, and all have estimators
+	ill        bool // some may not be available: health is ignored
 }
 
 // leaf is a group with its place.
@@ -85,8 +87,8 @@ func (c cuts) at(r uint64) int {
 }
 
 // pick returns a candidate for the call, preferring one that it has not tried, or
-// nil if none has room. There is always one if there is no limit.
-func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
+// nil if none has room, and its tier. There is always one if there is no limit.
+func (s *snapshot) pick(c *cluster, info *Info) (*Candidate, *tier) {
 	l := &c.leaves[0]
 	if c.cuts != nil {
 		l = &c.leaves[c.cuts.at(s.draw(info.Request))]
@@ -97,7 +99,7 @@ func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
 	}
 	chosen := &g.candidates[i]
 	if (len(info.Tried) == 0 && !s.limited) || chosen.Usable(*info) {
-		return chosen
+		return chosen, l.tier
 	}
 	return s.search(c, l, *info)
 }
@@ -107,7 +109,7 @@ func (s *snapshot) pick(c *cluster, info *Info) *Candidate {
 func (s *snapshot) shorten() {
 	c := s.main
 	if len(s.routes) == 0 && !s.limited && !s.counted && c.cause == nil && c.cuts == nil && !c.leaves[0].local {
-		s.plain = c.leaves[0].group
+		s.plain, s.plainTier = c.leaves[0].group, c.leaves[0].tier
 	}
 }
 
@@ -155,23 +157,23 @@ func (s *snapshot) nearest(l *leaf, i int, info Info) (*group, int) {
 // the tier of the pick that was not usable, then in the others, and in each by what
 // the algorithm says, and only then by passing over all. If all were tried, any with
 // room will do: a call starts over rather than fail.
-func (s *snapshot) search(c *cluster, from *leaf, info Info) *Candidate {
+func (s *snapshot) search(c *cluster, from *leaf, info Info) (*Candidate, *tier) {
 	if found := s.searchTier(from.tier, &from.group, info); found != nil {
-		return found
+		return found, from.tier
 	}
 	for i := range c.tiers {
 		if t := &c.tiers[i]; t != from.tier {
 			if found := s.searchTier(t, nil, info); found != nil {
-				return found
+				return found, t
 			}
 		}
 	}
 	if len(info.Tried) == 0 {
-		return nil
+		return nil, nil
 	}
 	info.Tried = nil
 	if again := &from.candidates[from.picker.Pick(info)]; again.Usable(info) {
-		return again
+		return again, from.tier
 	}
 	return s.search(c, from, info)
 }

@@ -136,6 +136,9 @@ func (p *Pool) newMember(e discovery.Endpoint) *member {
 	conns := &conns{endpoint: e, pool: p}
 	m := &member{pool: p, observer: p.observer(e, nil)}
 	m.node = node.New(e, p.serial, conns, m)
+	if p.cfg.Breakers != nil {
+		m.node.Guard(p.cfg.Breakers.Gate(m.node))
+	}
 	m.node.SetLimit(uint32(p.rules.MaxInFlight))
 	conns.node = m.node
 	m.take(e)

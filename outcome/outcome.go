@@ -114,6 +114,11 @@ type Answer struct {
 	Took time.Duration
 	// Class is what it meant.
 	Class Class
+	// Status is that of the response, 0 without one.
+	Status int
+	// Connected says that there was a connection. An attempt that was never sent
+	// though is one that the server, which is there, would not begin.
+	Connected bool
 	// Header is that of the response, nil without one. It must not be changed
 	// or kept.
 	Header http.Header

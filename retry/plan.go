@@ -1,12 +1,11 @@
 package retry
 
 import (
-	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/evenkeel-go/evenkeel/internal/random"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -23,7 +22,7 @@ func NewRetrier(p Policy) (*Retrier, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Retrier{policy: p.WithDefaults(), rand: randFunc(p.Rand), bucket: new(bucket)}
+	r := &Retrier{policy: p.WithDefaults(), rand: random.Floats(p.Rand), bucket: new(bucket)}
 	r.bucket.tokens.Store(int64(r.policy.Quota.Size))
 	return r, nil
 }
@@ -46,19 +45,6 @@ func (r *Retrier) Policy() Policy { return r.policy }
 
 // QuotaTokens returns how many tokens the quota holds.
 func (r *Retrier) QuotaTokens() int { return int(r.bucket.tokens.Load()) }
-
-func randFunc(source rand.Source) func() float64 {
-	if source == nil {
-		return rand.Float64
-	}
-	var mu sync.Mutex
-	random := rand.New(source)
-	return func() float64 {
-		mu.Lock()
-		defer mu.Unlock()
-		return random.Float64()
-	}
-}
 
 // Event is what a [Plan] must know of an attempt that has ended.
 type Event struct {

@@ -310,9 +310,9 @@ func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
 	a.Served = a.Took - time.Duration(a.opened.Load())
 	if a.pick.Node != nil {
-		answer := outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class}
+		answer := outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class, Connected: a.got.Load() > 0}
 		if a.Response != nil {
-			answer.Header = a.Response.Header
+			answer.Status, answer.Header = a.Response.StatusCode, a.Response.Header
 		}
 		a.pick.Answered(answer)
 	}

@@ -26,10 +26,14 @@ const (
 	Draining
 	// Unhealthy: a health check says that it cannot serve.
 	Unhealthy
+	// Open: its circuit breaker is open, or has all its probes under way.
+	Open
+	// ForcedOpen: somebody has opened its circuit breaker.
+	ForcedOpen
 
 	// Leaving is the causes that nothing overrules. The others are opinions
 	// about the endpoint's health, which panic mode ignores.
-	Leaving = Removed | Draining
+	Leaving = Removed | Draining | ForcedOpen
 )
 
 // String names the causes, or returns "available".
@@ -38,7 +42,7 @@ func (r Reasons) String() string {
 	for _, c := range [...]struct {
 		bit  Reasons
 		name string
-	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}} {
+	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}, {Open, "open"}, {ForcedOpen, "forced open"}} {
 		if r&c.bit == 0 {
 			continue
 		}
@@ -84,6 +88,34 @@ type Watcher interface {
 	Ended(counted bool)
 }
 
+// Gate decides whether an attempt may go to a node that was picked: a circuit breaker.
+// It is safe for concurrent use.
+type Gate interface {
+	// Acquire asks for an attempt at the instant now, zero if that is not known. One
+	// that must pass, because health is ignored, passes in any case. The pass is told
+	// of the attempt together with the number; it is nil if it wants to know nothing.
+	// Whoever is refused finds the reason in the node.
+	Acquire(now time.Time, must bool) (pass Pass, number int32, ok bool)
+	// Refusal returns the error of those who are refused at present, nil if nobody is,
+	// and when the node is tried again, zero if that is not known.
+	Refusal() (until time.Time, err error)
+	// Gone tells that the node was removed.
+	Gone()
+}
+
+// Pass is what a gate let pass.
+type Pass interface {
+	// Answered tells how the attempt went. It is called exactly once.
+	Answered(number int32, a outcome.Answer)
+	// Broke tells that an answer that was good has failed after all.
+	Broke()
+}
+
+// Gatekeeper makes the gates of nodes.
+type Gatekeeper interface {
+	Gate(n *Node) Gate
+}
+
 // Node is the state of one incarnation of an endpoint. It is safe for
 // concurrent use.
 type Node struct {
@@ -100,11 +132,12 @@ type Node struct {
 	serial  uint64
 	base    Base
 	watcher Watcher // may be nil
+	gate    Gate    // may be nil
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
 
-	_ [56]byte // makes it 128 bytes, so that no two nodes share a cache line
+	_ [40]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
 
 const (
@@ -119,6 +152,12 @@ func New(e discovery.Endpoint, serial uint64, base Base, w Watcher) *Node {
 	n.endpoint.Store(&e)
 	return n
 }
+
+// Guard sets the gate. Nobody else may have the node yet.
+func (n *Node) Guard(g Gate) { n.gate = g }
+
+// Gate returns what decides whether an attempt may go to the node, nil if nothing does.
+func (n *Node) Gate() Gate { return n.gate }
 
 // Endpoint returns what discovery said last.
 func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
@@ -139,14 +178,36 @@ func (n *Node) Update(e discovery.Endpoint) {
 
 // Mark adds a reason why the endpoint is not available.
 func (n *Node) Mark(r Reasons) {
-	if Reasons(n.reasons.Or(uint32(r)))&r != r && n.watcher != nil {
-		n.watcher.Changed()
+	if n.Set(r, r) {
+		n.Changed()
 	}
 }
 
 // Clear takes a reason away.
 func (n *Node) Clear(r Reasons) {
-	if Reasons(n.reasons.And(^uint32(r)))&r != 0 && n.watcher != nil {
+	if n.Set(r, 0) {
+		n.Changed()
+	}
+}
+
+// Set makes the reasons of a mask those that are given. It tells nobody, and reports
+// whether there is something to tell.
+func (n *Node) Set(mask, r Reasons) (changed bool) {
+	for {
+		old := n.reasons.Load()
+		next := old&^uint32(mask) | uint32(r)
+		if n.reasons.CompareAndSwap(old, next) {
+			return old != next
+		}
+	}
+}
+
+// Watcher returns the owner of the node.
+func (n *Node) Watcher() Watcher { return n.watcher }
+
+// Changed tells the watcher that the reasons have changed.
+func (n *Node) Changed() {
+	if n.watcher != nil {
 		n.watcher.Changed()
 	}
 }
@@ -182,6 +243,9 @@ func (n *Node) Reasons() Reasons {
 // Remove marks the node as gone. Those who hold it finish; the last one to end
 // closes its connections.
 func (n *Node) Remove() {
+	if n.gate != nil {
+		n.gate.Gone()
+	}
 	if n.load.Or(removedBit)&inFlightMask == 0 {
 		n.base.Close()
 	}
@@ -243,10 +307,12 @@ type Pick struct {
 	Node     *Node
 	Observer Observer // may be nil
 	Token    uint32
+	Number   int32
+	Pass     Pass // may be nil
 	Counted  bool // tell the watcher of the end
 }
 
-// Answered tells the observer and counts failures.
+// Answered tells the observer and the gate, and counts failures.
 func (p Pick) Answered(a outcome.Answer) {
 	if a.Class.Bad() {
 		p.Node.failures.Add(1)
@@ -254,11 +320,19 @@ func (p Pick) Answered(a outcome.Answer) {
 	if p.Observer != nil {
 		p.Observer.Answered(p.Token, a)
 	}
+	if p.Pass != nil {
+		p.Pass.Answered(p.Number, a)
+	}
 }
 
 // Broke counts an attempt as failed after all: its answer was good, and then its
 // body broke.
-func (p Pick) Broke() { p.Node.failures.Add(1) }
+func (p Pick) Broke() {
+	p.Node.failures.Add(1)
+	if p.Pass != nil {
+		p.Pass.Broke()
+	}
+}
 
 // Done ends the attempt, body included.
 func (p Pick) Done() {

@@ -1,0 +1,150 @@
+package breaker
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/internal/pushback"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// gate is the breaker of a balancer's endpoint. The balancer does not pick an endpoint
+// whose breaker would refuse, so it must be told when that changes: by the reasons of
+// the node, which are set under the breaker's lock, so that whoever is refused finds
+// them set. Since nobody asks the breaker meanwhile, a timer does.
+type gate struct {
+	breaker *Breaker
+	group   *Group
+	node    *node.Node
+
+	// Guarded by the breaker's lock.
+	timer clock.Timer
+	due   time.Duration // when the timer is, forever if there is none
+	gone  bool
+}
+
+// Acquire implements [node.Gate].
+func (g *gate) Acquire(now time.Time, must bool) (node.Pass, int32, bool) {
+	b := g.breaker
+	if p := b.phase.Load(); p.state == Closed {
+		return p, 0, true
+	}
+	set := b.settings.Load()
+	permit, refusal := b.admit(set, set.at(now), must)
+	if refusal != nil {
+		return nil, 0, false
+	}
+	if permit.phase == nil { // nothing is counted
+		return nil, 0, true
+	}
+	return permit.phase, permit.probe, true
+}
+
+// Refusal implements [node.Gate].
+func (g *gate) Refusal() (until time.Time, err error) {
+	if p := g.breaker.phase.Load(); p.refusal != nil {
+		return p.refusal.Until, p.refusal
+	}
+	return time.Time{}, nil
+}
+
+// Answered implements [node.Pass].
+func (p *phase) Answered(probe int32, a outcome.Answer) {
+	set := p.breaker.settings.Load()
+	r := Result{Class: a.Class, Took: a.Took}
+	v := set.verdictOfAnswer(a)
+	if v == bad {
+		r.RetryAfter = pushback.RetryAfter(a.Header, a.Now)
+	}
+	p.ended(set, probe, set.at(a.Now), v, r)
+}
+
+// verdictOfAnswer is verdictOf for what came over HTTP: a server that is not available
+// has failed, also if it says for how long, and one that lets go of a connection in good
+// order has not.
+func (s *settings) verdictOfAnswer(a outcome.Answer) verdict {
+	switch {
+	case a.Class == outcome.Overload && a.Status == http.StatusServiceUnavailable:
+		return bad
+	case a.Class == outcome.NeverSent && a.Connected:
+		return ignored
+	}
+	return s.verdictOf(a.Class)
+}
+
+// Broke implements [node.Pass].
+func (p *phase) Broke() {
+	b := p.breaker
+	b.brokeLate(p, b.settings.Load().elapsed())
+}
+
+// Gone implements [node.Gate].
+func (g *gate) Gone() {
+	b := g.breaker
+	b.mu.Lock()
+	g.gone = true
+	g.armLocked(forever)
+	b.mu.Unlock()
+	g.group.mu.Lock()
+	delete(g.group.gates, g)
+	g.group.mu.Unlock()
+}
+
+// pushLocked tells the node whether the breaker would refuse. It reports whether
+// the owner of the node is to be told.
+func (g *gate) pushLocked() (changed bool) {
+	b := g.breaker
+	set, p := b.settings.Load(), b.phase.Load()
+	reason, due := node.Reasons(0), forever
+	switch p.state {
+	case Open:
+		reason, due = node.Open, p.until
+	case HalfOpen:
+		if !p.probes.room(set) {
+			reason = node.Open
+		}
+		if len(p.probes.under) > 0 {
+			due = p.probes.under[0].began + set.ProbeTimeout
+		}
+	case Closed:
+	}
+	switch set.Mode {
+	case ForcedOpen:
+		reason = node.ForcedOpen
+	case MetricsOnly:
+		reason = 0
+	case Auto, Disabled:
+	}
+	g.armLocked(due)
+	return g.node.Set(node.Open|node.ForcedOpen, reason)
+}
+
+// armLocked sets the timer to an instant, unless it is.
+func (g *gate) armLocked(due time.Duration) {
+	if g.gone {
+		due = forever
+	}
+	if g.timer != nil && g.due == due {
+		return
+	}
+	if g.timer != nil {
+		g.timer.Stop()
+		g.timer = nil
+	}
+	if g.due = due; due != forever {
+		set := g.breaker.settings.Load()
+		g.timer = set.Clock.AfterFunc(due-set.elapsed(), g.wake)
+	}
+}
+
+// wake does what time has brought.
+func (g *gate) wake() {
+	b := g.breaker
+	b.mu.Lock()
+	defer b.unlock()
+	g.timer = nil
+	set := b.settings.Load()
+	b.advanceLocked(set, set.elapsed())
+}

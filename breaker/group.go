@@ -1,0 +1,111 @@
+package breaker
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// Group is breakers of one configuration, by key: made when first asked for, bounded
+// in number, dropped when they are not used. Beside those it has one for each endpoint
+// of a balancer.Pool that it was given to, as long as the endpoint is there. It is safe
+// for concurrent use.
+type Group struct {
+	settings atomic.Pointer[settings]
+	changes  *changes
+	keyed    keyed[*Breaker]
+
+	mu    sync.Mutex // guards what follows; taken before the locks of breakers; no callback runs under it
+	gates map[*gate]struct{}
+}
+
+// NewGroup returns a group without breakers, or all that is wrong with the
+// configuration of those that it will make.
+func NewGroup(cfg Config) (*Group, error) {
+	set, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{changes: &changes{tell: cfg.OnChange}, gates: map[*gate]struct{}{}}
+	g.settings.Store(set)
+	g.keyed = keyed[*Breaker]{
+		build:   func(key string) *Breaker { return newBreaker(key, g.settings.Load(), g.changes, nil) },
+		clock:   set.Clock,
+		most:    set.MaxKeys,
+		idleFor: set.IdleFor,
+	}
+	return g, nil
+}
+
+// Breaker returns the breaker of a key, which is its name. Use it at once rather than
+// keep it: the group may drop it when it is not asked for.
+func (g *Group) Breaker(key string) *Breaker { return g.keyed.get(key) }
+
+// Remove drops the breaker of a key.
+func (g *Group) Remove(key string) { g.keyed.remove(key) }
+
+// Status returns what the breakers do, sorted by name.
+func (g *Group) Status() []Status {
+	breakers := g.all()
+	list := make([]Status, len(breakers))
+	for i, b := range breakers {
+		list[i] = b.Status()
+	}
+	slices.SortStableFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// all returns the breakers, of endpoints and others.
+func (g *Group) all() []*Breaker {
+	all := g.keyed.all()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for gate := range g.gates {
+		all = append(all, gate.breaker)
+	}
+	return all
+}
+
+// Use replaces the configuration of all breakers, as [Breaker.Use] does.
+func (g *Group) Use(cfg Config) error {
+	next, err := g.settings.Load().with(cfg)
+	if err != nil {
+		return err
+	}
+	g.settings.Store(next) // first: those that are made from now on have it
+	for _, b := range g.all() {
+		b.use(next)
+	}
+	g.keyed.bound(next.MaxKeys, next.IdleFor)
+	return nil
+}
+
+// Close drops all breakers. OnChange is not called any more when it has returned. It
+// must not be called from there.
+func (g *Group) Close() {
+	g.keyed.close()
+	g.mu.Lock()
+	gates := g.gates
+	g.gates = map[*gate]struct{}{}
+	g.mu.Unlock()
+	for gate := range gates {
+		gate.Gone()
+	}
+	g.changes.close()
+}
+
+// Gate makes the breaker of a balancer's endpoint. The balancer calls it.
+func (g *Group) Gate(n *node.Node) node.Gate {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	gate := &gate{group: g, node: n}
+	gate.breaker = newBreaker(n.Endpoint().Address, g.settings.Load(), g.changes, gate)
+	gate.breaker.mu.Lock()
+	gate.pushLocked() // nobody has the node yet who could be told
+	gate.breaker.mu.Unlock()
+	g.gates[gate] = struct{}{}
+	return gate
+}

@@ -1,0 +1,113 @@
+package breaker
+
+import (
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Permit allows one call. It must be given back by Done or Report when the call has
+// ended; a second time does nothing. It must not be copied, and belongs to one
+// goroutine at a time.
+type Permit struct {
+	phase *phase // nil if it was given back, or nothing is counted
+	probe int32  // number of the probe; 0 for other calls
+	start time.Duration
+}
+
+// forced is the probe number of calls that pass although there is no room for a probe.
+// They are no risk that the breaker takes, but what they find out it takes into account.
+const forced int32 = -1
+
+// Result is how a call went.
+type Result struct {
+	// Class is what it meant.
+	Class outcome.Class
+	// Took is how long it took. Zero means the time since the permit was given.
+	Took time.Duration
+	// RetryAfter is for how long the server wants to be left alone, if it failed.
+	RetryAfter time.Duration
+}
+
+// Done gives the permit back and tells what the call meant. It reports whether that
+// counted: it does not if the breaker has changed its state meanwhile, or if the class
+// says nothing about what was called. outcome.Canceled gives back a permit of which no
+// use was made.
+func (p *Permit) Done(c outcome.Class) (counted bool) { return p.Report(Result{Class: c}) }
+
+// Report is [Permit.Done] that tells more.
+func (p *Permit) Report(r Result) (counted bool) {
+	ph := p.phase
+	if ph == nil {
+		return false
+	}
+	p.phase = nil
+	set := ph.breaker.settings.Load()
+	v := set.verdictOf(r.Class)
+	if ph.state == Closed && v != bad {
+		if v != good || ph.mute {
+			return false
+		}
+		if set.SlowAfter == 0 && (ph.window == nil || !ph.window.timed()) {
+			return ph.succeeded(0)
+		}
+	}
+	at := set.elapsed()
+	if set.SlowAfter > 0 && r.Took == 0 {
+		r.Took = at - p.start
+	}
+	return ph.ended(set, p.probe, at, v, r)
+}
+
+// verdict is what the class of a call means to a breaker.
+type verdict uint8
+
+const (
+	ignored verdict = iota // nothing
+	alive                  // the server answers: enough for a probe, otherwise nothing
+	good
+	bad
+)
+
+func (s *settings) verdictOf(c outcome.Class) verdict {
+	switch {
+	case c == outcome.Success:
+		return good
+	case c == outcome.ClientError:
+		return alive
+	case c.Bad(), c == outcome.Overload && s.OverloadFails:
+		return bad
+	}
+	return ignored
+}
+
+// succeeded counts a call of a closed breaker that was good and fast: the way that
+// nearly all take.
+func (p *phase) succeeded(at time.Duration) (counted bool) {
+	if p.breaker.phase.Load() != p {
+		return false
+	}
+	if p.consecutive.Load() != 0 { // a store costs more than a look
+		p.consecutive.Store(0)
+	}
+	if p.window != nil {
+		p.window.success(at)
+	}
+	return true
+}
+
+// ended takes the result of a call that began in the phase.
+func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result) (counted bool) {
+	slow := set.SlowAfter > 0 && r.Took > set.SlowAfter && v != ignored
+	switch {
+	case p.state == Closed && (p.mute || v == ignored || v == alive):
+		return false
+	case p.state == Closed && v == good && !slow:
+		return p.succeeded(at)
+	case p.state == Closed:
+		return p.breaker.suffered(p, at, v == bad, slow, r.RetryAfter)
+	case slow:
+		v = bad
+	}
+	return p.breaker.probed(p, number, at, v, r.RetryAfter)
+}

@@ -1,0 +1,214 @@
+package breaker
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Counts is what a breaker has counted.
+type Counts struct {
+	// Successes, Failures and Slow are the calls in the window: of the last 10s or so
+	// many, as configured. A slow call is also one of the others. In the state
+	// HalfOpen they are the probes that have ended. They are zero if no rate is
+	// looked at.
+	Successes, Failures, Slow int
+	// ConsecutiveFailures is how many calls in a row have failed.
+	ConsecutiveFailures int
+	// Rejected is how many calls were refused since the state began, or would have
+	// been in the mode MetricsOnly.
+	Rejected uint64
+}
+
+// Calls returns how many calls are in the window.
+func (c Counts) Calls() int { return c.Successes + c.Failures }
+
+// FailureRate returns the part of the calls that failed, 0 if there are none.
+func (c Counts) FailureRate() float64 { return rate(c.Failures, c.Calls()) }
+
+// SlowRate returns the part of the calls that were slow, 0 if there are none.
+func (c Counts) SlowRate() float64 { return rate(c.Slow, c.Calls()) }
+
+func rate(part, of int) float64 {
+	if of == 0 {
+		return 0
+	}
+	return float64(part) / float64(of)
+}
+
+// window counts the calls of the recent past.
+type window interface {
+	// timed reports whether success must be told the time.
+	timed() bool
+	// success counts a call that was good and fast. It may be called concurrently
+	// with everything else.
+	success(at time.Duration)
+	// add counts another call. Calls of it and of those below must not overlap.
+	add(at time.Duration, failed, slow bool)
+	// broke counts as failed what was counted as a success shortly before.
+	broke(at time.Duration)
+	// counts returns what is in the window.
+	counts(at time.Duration) (successes, failures, slow int)
+}
+
+// newWindow returns the window of a configuration, nil if it needs none.
+func newWindow(s *settings) window {
+	switch {
+	case !s.windows():
+		return nil
+	case s.WindowCalls > 0:
+		return &countWindow{size: uint64(s.WindowCalls)}
+	default:
+		return &timeWindow{width: s.Window / buckets}
+	}
+}
+
+// buckets is how many parts a window of time has. It slides by one of them.
+const buckets = 10
+
+// timeWindow counts the calls of a time, in buckets of a tenth of it. Time is counted
+// in ticks, of which each bucket holds one, and is used again ten ticks later.
+type timeWindow struct {
+	width     time.Duration
+	successes [buckets]atomic.Uint64 // tick in the upper half, count in the lower
+	others    [buckets]others
+}
+
+// others are the calls of a bucket that were not good and fast.
+type others struct {
+	tick               uint32
+	slowButGood        uint32
+	failures, slowFail uint32
+}
+
+const countMask = 1<<32 - 1
+
+func (w *timeWindow) tick(at time.Duration) uint32 { return uint32(max(at, 0) / w.width) }
+
+// older reports whether tick a is before tick b, also where they begin anew.
+func older(a, b uint32) bool { return int32(a-b) < 0 }
+
+func (w *timeWindow) timed() bool { return true }
+
+func (w *timeWindow) success(at time.Duration) {
+	tick := w.tick(at)
+	bucket := &w.successes[tick%buckets]
+	for {
+		word := bucket.Load()
+		switch had := uint32(word >> 32); {
+		case had == tick, older(tick, had): // the latter was late: it counts to what there is now
+			if uint32(bucket.Add(1)>>32) == had {
+				return
+			}
+			bucket.Add(^uint64(0)) // it was begun anew between the two
+		case bucket.CompareAndSwap(word, uint64(tick)<<32|1):
+			return
+		}
+	}
+}
+
+func (w *timeWindow) add(at time.Duration, failed, slow bool) {
+	tick := w.tick(at)
+	o := &w.others[tick%buckets]
+	if older(o.tick, tick) {
+		*o = others{tick: tick}
+	}
+	switch {
+	case failed && slow:
+		o.failures++
+		o.slowFail++
+	case failed:
+		o.failures++
+	default:
+		o.slowButGood++
+	}
+}
+
+// broke takes the success from the latest bucket that has one: it was not long ago,
+// and a bucket more or less is what the window is exact to.
+func (w *timeWindow) broke(at time.Duration) {
+	now := w.tick(at)
+	for back := range uint32(buckets) {
+		tick := now - back
+		bucket := &w.successes[tick%buckets]
+		if word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0 && bucket.CompareAndSwap(word, word-1) {
+			break
+		}
+	}
+	w.add(at, true, false)
+}
+
+func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
+	now := w.tick(at)
+	for i := range w.successes { // instants may be handed in late
+		for _, tick := range [2]uint32{uint32(w.successes[i].Load() >> 32), w.others[i].tick} {
+			if older(now, tick) {
+				now = tick
+			}
+		}
+	}
+	for i := range w.successes {
+		if word := w.successes[i].Load(); now-uint32(word>>32) < buckets {
+			successes += int(word & countMask)
+		}
+		if o := &w.others[i]; now-o.tick < buckets {
+			successes += int(o.slowButGood)
+			failures += int(o.failures)
+			slow += int(o.slowButGood + o.slowFail)
+		}
+	}
+	return successes, failures, slow
+}
+
+// countWindow counts the last so many calls. Calls are numbered, and only the numbers
+// of those that were not good and fast are kept: the others are all that is between.
+type countWindow struct {
+	size   uint64
+	calls  atomic.Uint64
+	failed recent
+	slow   recent
+}
+
+func (w *countWindow) timed() bool { return false }
+
+func (w *countWindow) success(time.Duration) { w.calls.Add(1) }
+
+func (w *countWindow) add(_ time.Duration, failed, slow bool) {
+	call := w.calls.Add(1)
+	if failed {
+		w.failed.add(call)
+	}
+	if slow {
+		w.slow.add(call)
+	}
+	w.forget(call)
+}
+
+// broke counts the latest call as the one that failed.
+func (w *countWindow) broke(time.Duration) { w.failed.add(w.calls.Load()) }
+
+func (w *countWindow) counts(time.Duration) (successes, failures, slow int) {
+	calls := w.calls.Load()
+	w.forget(calls)
+	failures, slow = len(w.failed), len(w.slow)
+	return max(int(min(calls, w.size))-failures, 0), failures, slow
+}
+
+// forget drops what has left the window after so many calls.
+func (w *countWindow) forget(calls uint64) {
+	if calls > w.size {
+		w.failed.forget(calls - w.size)
+		w.slow.forget(calls - w.size)
+	}
+}
+
+// recent is the numbers of some calls, in order.
+type recent []uint64
+
+func (r *recent) add(call uint64) { *r = append(*r, call) }
+
+// forget drops the calls up to a number.
+func (r *recent) forget(last uint64) {
+	for len(*r) > 0 && (*r)[0] <= last {
+		*r = (*r)[1:]
+	}
+}
