@@ -12,14 +12,15 @@ import (
 type stack struct {
 	config  Config
 	retrier *retry.Retrier
+	guards  guards
 	calls   *call.Config
 	top     http.RoundTripper
 }
 
 // compose builds the layers, the innermost first. The state that they work on
-// (the pool, the quota) is older than they are and outlives them.
-func (t *Transport) compose(c Config, retrier *retry.Retrier) *stack {
-	s := &stack{config: c, retrier: retrier}
+// (the pool, the breakers, the quota) is older than they are and outlives them.
+func (t *Transport) compose(c Config, retrier *retry.Retrier, g guards) *stack {
+	s := &stack{config: c, retrier: retrier, guards: g}
 	s.calls = call.Config{
 		Clock:    t.settings.clock,
 		Classify: t.settings.classifier,
@@ -27,8 +28,14 @@ func (t *Transport) compose(c Config, retrier *retry.Retrier) *stack {
 		Ended:    t.ended,
 	}.Resolve()
 
-	s.top = balancer.NewTransport(t.pool, t.settings.classifier) // attempt: pick, endpoint's own connections
+	s.top = balancer.NewTransport(t.pool, t.settings.classifier) // attempt: pick with the breaker's permit, endpoint's own connections
+	if g.throttle != nil {
+		s.top = g.throttle.Transport(s.top)
+	}
 	s.top = retrier.Transport(s.top)
+	if g.target != nil {
+		s.top = g.target.Transport(s.top)
+	}
 	s.top = &boundary{transport: t, stack: s, next: s.top} // record of the call, whole-call timeout, typed error
 	if t.settings.fallback != nil {
 		s.top = &fallback{answer: t.settings.fallback, transport: t, next: s.top}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -20,6 +21,17 @@ type Config struct {
 	// panic, slow start and more.
 	Rules balancer.Rules
 
+	// Breaker says when an endpoint is left alone because it is broken. An endpoint
+	// whose breaker is open is not picked while there are others; if too many are
+	// (Rules.Panic), it is picked all the same. breaker.Config{Mode: breaker.Disabled}
+	// switches it off. Its behaviour fields but TripIf are set by the transport.
+	Breaker breaker.Config
+	// TargetBreaker, if set, is the breaker of the target as a whole: it judges calls
+	// with all their attempts, and refuses calls when it is open.
+	TargetBreaker *breaker.Config
+	// Throttle, if set, holds attempts back when the target accepts less than it is
+	// asked.
+	Throttle *breaker.ThrottleConfig
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
 	// Rand, Classifier, Hooks) are set by the transport.
 	Retry retry.Policy
@@ -36,6 +48,15 @@ func (c Config) withDefaults() Config {
 		c.Balancer = balancer.PeakEWMA{}
 	}
 	c.Rules = c.Rules.WithDefaults()
+	c.Breaker = c.Breaker.WithDefaults()
+	if c.TargetBreaker != nil {
+		b := c.TargetBreaker.WithDefaults()
+		c.TargetBreaker = &b
+	}
+	if c.Throttle != nil {
+		t := c.Throttle.WithDefaults()
+		c.Throttle = &t
+	}
 	c.Retry = c.Retry.WithDefaults()
 	return c
 }
@@ -46,6 +67,13 @@ func (c Config) Validate() error {
 	var errs field.Errors
 	errs.Under("Balancer", balancer.Validate(c.Balancer))
 	errs.Under("Rules", c.Rules.Validate())
+	errs.Under("Breaker", c.Breaker.Validate())
+	if c.TargetBreaker != nil {
+		errs.Under("TargetBreaker", c.TargetBreaker.Validate())
+	}
+	if c.Throttle != nil {
+		errs.Under("Throttle", c.Throttle.Validate())
+	}
 	errs.Under("Retry", c.Retry.Validate())
 	errs.Check(c.Timeout >= 0, "Timeout", c.Timeout, "must not be negative")
 	return errs.Err()

@@ -42,11 +42,15 @@
 //	idle connections     100 per endpoint, closed after 90s
 //	dial, TLS handshake  3s, 5s
 //	HTTP/2 health        ping after 15s of silence, answer within 5s
+//	circuit breaker      per endpoint: opens after 5 failures in a row, or half of 20 or more
+//	                     in 10s, for 5s growing to 5m; 3 probes
 //	retry                3 attempts; full jitter from 50ms to 2s at the same endpoint
 //	retry quota          500 tokens; 5 per retry, 10 after a timeout; +1 per success
 //	free moves           2 per call, after a refused connection
 //	zones, routes        none: WithRules
 //	limit per endpoint   none: WithRules
+//	target's breaker     none: WithTargetBreaker
+//	adaptive throttle    none: WithThrottle
 //	timeouts             none besides the caller's: WithTimeout, retry.Policy
 //	fallback, hooks      none
 //

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
@@ -28,6 +29,10 @@ type Hooks struct {
 	// Endpoints is told when endpoints come and go, become available or
 	// unavailable, and when panic begins and ends.
 	Endpoints func(balancer.Change)
+	// Breaker is told of each change of state of a circuit breaker, in order: of an
+	// endpoint's, which is named after its address, or of the target's. It is also
+	// called from timers.
+	Breaker func(breaker.Change)
 	// Discovery is told what the resolver finds, and what it fails to.
 	Discovery func(discovery.Event)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel"
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -81,6 +82,12 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 			Priorities: balancer.Priorities{Overprovisioning: 1.4},
 			Panic:      balancer.Panic{Threshold: 0.5},
 			SlowStart:  balancer.SlowStart{Window: 30 * time.Second, Floor: 0.1, Aggression: 1},
+		},
+		Breaker: breaker.Config{
+			ConsecutiveFailures: 5, FailureRate: 0.5, MinCalls: 20, Window: 10 * time.Second,
+			OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Minute, Jitter: 0.5,
+			Probes: 3, ProbeSuccesses: 3, ProbeFailures: 1, ProbeTimeout: 30 * time.Second,
+			MaxKeys: 10_000, IdleFor: 10 * time.Minute,
 		},
 		Retry: retry.Policy{
 			MaxAttempts: 3,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/outcome"
@@ -50,6 +51,22 @@ func WithBalancer(a balancer.Algorithm) Option {
 // WithRules says which endpoints the balancer may pick from.
 func WithRules(r balancer.Rules) Option {
 	return option(func(s *settings) { s.config.Rules = r })
+}
+
+// WithBreaker says when an endpoint is left alone because it is broken.
+func WithBreaker(c breaker.Config) Option {
+	return option(func(s *settings) { s.config.Breaker = c })
+}
+
+// WithTargetBreaker puts a circuit breaker around whole calls, which opens when the target
+// is broken and not only some of its endpoints.
+func WithTargetBreaker(c breaker.Config) Option {
+	return option(func(s *settings) { s.config.TargetBreaker = &c })
+}
+
+// WithThrottle holds attempts back when the target accepts less than it is asked.
+func WithThrottle(c breaker.ThrottleConfig) Option {
+	return option(func(s *settings) { s.config.Throttle = &c })
 }
 
 // WithRetry says which attempts are repeated, and how.

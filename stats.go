@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 )
 
@@ -23,19 +24,36 @@ type Stats struct {
 	QuotaTokens int
 	// Pool is what is known of the endpoints.
 	Pool balancer.Status
+	// Breakers are the circuit breakers of the endpoints, by address.
+	Breakers []breaker.Status
+	// TargetBreaker is the breaker of the target, nil if there is none.
+	TargetBreaker *breaker.Status
+	// Throttle is what holds attempts back, nil if nothing does.
+	Throttle *breaker.ThrottleStatus
 }
 
 // Stats returns what is known now. It costs a look at each endpoint.
 func (t *Transport) Stats() Stats {
-	return Stats{
+	stack := t.stack.Load()
+	stats := Stats{
 		Target:      t.target.String(),
 		Calls:       t.counters.calls.Load(),
 		Failed:      t.counters.failed.Load(),
 		Retries:     t.counters.retries.Load(),
 		Active:      t.active.Load(),
-		QuotaTokens: t.stack.Load().retrier.QuotaTokens(),
+		QuotaTokens: stack.retrier.QuotaTokens(),
 		Pool:        t.pool.Status(),
+		Breakers:    stack.guards.endpoints.Status(),
 	}
+	if b := stack.guards.target; b != nil {
+		status := b.Status()
+		stats.TargetBreaker = &status
+	}
+	if throttle := stack.guards.throttle; throttle != nil {
+		status := throttle.Status()
+		stats.Throttle = &status
+	}
+	return stats
 }
 
 type counters struct{ calls, failed, retries atomic.Uint64 }

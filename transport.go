@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -51,10 +52,16 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.pool, err = balancer.NewPool(s.poolConfig(target)); err != nil {
+	g, err := s.guardsFor(s.config, guards{}, target.String())
+	if err != nil {
 		return nil, err
 	}
-	t.stack.Store(t.compose(s.config, retrier))
+	pool := s.poolConfig(target)
+	pool.Breakers = g.endpoints
+	if t.pool, err = balancer.NewPool(pool); err != nil {
+		return nil, err
+	}
+	t.stack.Store(t.compose(s.config, retrier, g))
 	return t, nil
 }
 
@@ -137,7 +144,7 @@ func (t *Transport) refuse(req *http.Request, reason outcome.Reason, cause error
 
 // Update replaces the policy. Calls under way finish under the one that they
 // began with; endpoints keep all that is known of them, and what is left of the
-// retry quota stays. If the new policy is invalid, the error says all that is
+// retry quota stays, and open breakers stay open. If the new policy is invalid, the error says all that is
 // wrong with it, and nothing has changed.
 func (t *Transport) Update(c Config) error {
 	if err := c.Validate(); err != nil {
@@ -156,12 +163,20 @@ func (t *Transport) Update(c Config) error {
 			return err
 		}
 	}
-	t.stack.Store(t.compose(c, retrier))
+	g, err := t.settings.guardsFor(c, old.guards, t.target.String())
+	if err != nil {
+		return err
+	}
+	t.stack.Store(t.compose(c, retrier, g))
 	return nil
 }
 
 // Config returns the policy in force, with every default filled in.
 func (t *Transport) Config() Config { return t.stack.Load().config }
+
+// Breakers returns the circuit breakers of the endpoints, by address, to look at them or to
+// force them open.
+func (t *Transport) Breakers() *breaker.Group { return t.stack.Load().guards.endpoints }
 
 // Ready waits until the first endpoints are known. Calls do that by themselves;
 // a service that must not start without its backends asks here.
@@ -200,5 +215,8 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 func (t *Transport) Close() error {
 	t.closed.Store(true)
 	t.pool.Close()
+	t.updating.Lock() // a policy that is coming may bring others
+	defer t.updating.Unlock()
+	t.stack.Load().guards.close()
 	return nil
 }

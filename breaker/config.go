@@ -113,7 +113,7 @@ type Config struct {
 	TripIf func(Counts) bool
 
 	// Key returns which breaker of a [Transport] a request belongs to. Nil means that
-	// each scheme, host and port has its own.
+	// each host and port has its own. Inside evenkeel.New it is not used.
 	Key func(*http.Request) string
 
 	// Classifier says what a call meant; nil means [outcome.Classify]. For [Do], only
@@ -122,7 +122,8 @@ type Config struct {
 	Classifier outcome.Classifier
 
 	// OnChange, if set, is told of each change of state, in order. Calls do not
-	// overlap, no lock is held, and it may use the breaker.
+	// overlap, no lock is held, and it may use the breaker. Inside evenkeel.New it is
+	// set there.
 	OnChange func(Change)
 
 	// Clock is the clock to use; nil means the system's. Inside evenkeel.New it is set

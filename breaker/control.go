@@ -14,9 +14,10 @@ type Status struct {
 	Mode Mode
 	// State is what it does with calls. In MetricsOnly it is what it would do.
 	State State
-	// Because is why it is in that state, Since from when.
+	// Because is why it is in that state.
 	Because Reason
-	Since   time.Time
+	// Since is when that began.
+	Since time.Time
 	// Until is when it lets probes through, if it is open and was not forced to be.
 	Until time.Time
 	// Counts are what it has counted.
@@ -100,6 +101,10 @@ func (m Mode) fixed() bool { return m == ForcedOpen || m == Disabled }
 func sameWindow(a, b *settings) bool {
 	return a.Window == b.Window && a.WindowCalls == b.WindowCalls && a.windows() == b.windows()
 }
+
+// Mute ends the events: OnChange is not called any more when Mute has returned, from
+// where it must not be called. The breaker goes on.
+func (b *Breaker) Mute() { b.changes.close() }
 
 // Reset makes the breaker as if it were new: closed, with nothing counted, or as its
 // mode says. Permits that are out are not counted any more.

@@ -47,26 +47,26 @@ func (g *Group) Breaker(key string) *Breaker { return g.keyed.get(key) }
 // Remove drops the breaker of a key.
 func (g *Group) Remove(key string) { g.keyed.remove(key) }
 
-// Status returns what the breakers do, sorted by name.
-func (g *Group) Status() []Status {
-	breakers := g.all()
-	list := make([]Status, len(breakers))
-	for i, b := range breakers {
-		list[i] = b.Status()
-	}
-	slices.SortStableFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
-	return list
-}
-
-// all returns the breakers, of endpoints and others.
-func (g *Group) all() []*Breaker {
+// All returns the breakers, those of endpoints included, sorted by name.
+func (g *Group) All() []*Breaker {
 	all := g.keyed.all()
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	for gate := range g.gates {
 		all = append(all, gate.breaker)
 	}
+	g.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Breaker) int { return strings.Compare(a.name, b.name) })
 	return all
+}
+
+// Status returns what the breakers do, sorted by name.
+func (g *Group) Status() []Status {
+	all := g.All()
+	list := make([]Status, len(all))
+	for i, b := range all {
+		list[i] = b.Status()
+	}
+	return list
 }
 
 // Use replaces the configuration of all breakers, as [Breaker.Use] does.
@@ -76,7 +76,7 @@ func (g *Group) Use(cfg Config) error {
 		return err
 	}
 	g.settings.Store(next) // first: those that are made from now on have it
-	for _, b := range g.all() {
+	for _, b := range g.All() {
 		b.use(next)
 	}
 	g.keyed.bound(next.MaxKeys, next.IdleFor)

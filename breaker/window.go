@@ -65,11 +65,67 @@ func newWindow(s *settings) window {
 // buckets is how many parts a window of time has. It slides by one of them.
 const buckets = 10
 
-// timeWindow counts the calls of a time, in buckets of a tenth of it. Time is counted
-// in ticks, of which each bucket holds one, and is used again ten ticks later.
+// tally counts something by time, in buckets of one tick each, which are used again ten
+// ticks later. It may be used concurrently.
+type tally [buckets]atomic.Uint64 // tick in the upper half, count in the lower
+
+const countMask = 1<<32 - 1
+
+// older reports whether tick a is before tick b, also where they begin anew.
+func older(a, b uint32) bool { return int32(a-b) < 0 }
+
+func (t *tally) add(tick uint32) {
+	bucket := &t[tick%buckets]
+	for {
+		word := bucket.Load()
+		switch had := uint32(word >> 32); {
+		case had == tick, older(tick, had): // the latter is late: it counts to what there is now
+			if uint32(bucket.Add(1)>>32) == had {
+				return
+			}
+			bucket.Add(^uint64(0)) // it was begun anew between the two
+		case bucket.CompareAndSwap(word, uint64(tick)<<32|1):
+			return
+		}
+	}
+}
+
+// takeBack takes one out of the latest bucket that has any.
+func (t *tally) takeBack(now uint32) {
+	for back := range uint32(buckets) {
+		tick := now - back
+		bucket := &t[tick%buckets]
+		if word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0 && bucket.CompareAndSwap(word, word-1) {
+			return
+		}
+	}
+}
+
+// sum returns what was counted in the ten ticks up to now.
+func (t *tally) sum(now uint32) (n int) {
+	for i := range t {
+		if word := t[i].Load(); now-uint32(word>>32) < buckets {
+			n += int(word & countMask)
+		}
+	}
+	return n
+}
+
+// latest returns the latest tick of which anything was counted, or now: instants may be
+// handed in late.
+func (t *tally) latest(now uint32) uint32 {
+	for i := range t {
+		if tick := uint32(t[i].Load() >> 32); older(now, tick) {
+			now = tick
+		}
+	}
+	return now
+}
+
+// timeWindow counts the calls of a time.
 type timeWindow struct {
-	width     time.Duration
-	successes [buckets]atomic.Uint64 // tick in the upper half, count in the lower
+	width     time.Duration // of a tick: a tenth of the window
+	successes tally
 	others    [buckets]others
 }
 
@@ -80,31 +136,11 @@ type others struct {
 	failures, slowFail uint32
 }
 
-const countMask = 1<<32 - 1
-
 func (w *timeWindow) tick(at time.Duration) uint32 { return uint32(max(at, 0) / w.width) }
-
-// older reports whether tick a is before tick b, also where they begin anew.
-func older(a, b uint32) bool { return int32(a-b) < 0 }
 
 func (w *timeWindow) timed() bool { return true }
 
-func (w *timeWindow) success(at time.Duration) {
-	tick := w.tick(at)
-	bucket := &w.successes[tick%buckets]
-	for {
-		word := bucket.Load()
-		switch had := uint32(word >> 32); {
-		case had == tick, older(tick, had): // the latter was late: it counts to what there is now
-			if uint32(bucket.Add(1)>>32) == had {
-				return
-			}
-			bucket.Add(^uint64(0)) // it was begun anew between the two
-		case bucket.CompareAndSwap(word, uint64(tick)<<32|1):
-			return
-		}
-	}
-}
+func (w *timeWindow) success(at time.Duration) { w.successes.add(w.tick(at)) }
 
 func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 	tick := w.tick(at)
@@ -126,30 +162,19 @@ func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 // broke takes the success from the latest bucket that has one: it was not long ago,
 // and a bucket more or less is what the window is exact to.
 func (w *timeWindow) broke(at time.Duration) {
-	now := w.tick(at)
-	for back := range uint32(buckets) {
-		tick := now - back
-		bucket := &w.successes[tick%buckets]
-		if word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0 && bucket.CompareAndSwap(word, word-1) {
-			break
-		}
-	}
+	w.successes.takeBack(w.tick(at))
 	w.add(at, true, false)
 }
 
 func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
-	now := w.tick(at)
-	for i := range w.successes { // instants may be handed in late
-		for _, tick := range [2]uint32{uint32(w.successes[i].Load() >> 32), w.others[i].tick} {
-			if older(now, tick) {
-				now = tick
-			}
+	now := w.successes.latest(w.tick(at))
+	for i := range w.others {
+		if older(now, w.others[i].tick) {
+			now = w.others[i].tick
 		}
 	}
-	for i := range w.successes {
-		if word := w.successes[i].Load(); now-uint32(word>>32) < buckets {
-			successes += int(word & countMask)
-		}
+	successes = w.successes.sum(now)
+	for i := range w.others {
 		if o := &w.others[i]; now-o.tick < buckets {
 			successes += int(o.slowButGood)
 			failures += int(o.failures)
@@ -164,16 +189,23 @@ func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
 type countWindow struct {
 	size   uint64
 	calls  atomic.Uint64
+	last   atomic.Uint64 // number of the last that was not good and fast
 	failed recent
 	slow   recent
 }
 
 func (w *countWindow) timed() bool { return false }
 
-func (w *countWindow) success(time.Duration) { w.calls.Add(1) }
+// success need not count where all calls of the window are successes, and will be.
+func (w *countWindow) success(time.Duration) {
+	if calls := w.calls.Load(); calls < w.size || calls-w.last.Load() < w.size {
+		w.calls.Add(1)
+	}
+}
 
 func (w *countWindow) add(_ time.Duration, failed, slow bool) {
 	call := w.calls.Add(1)
+	w.last.Store(call)
 	if failed {
 		w.failed.add(call)
 	}
@@ -184,7 +216,11 @@ func (w *countWindow) add(_ time.Duration, failed, slow bool) {
 }
 
 // broke counts the latest call as the one that failed.
-func (w *countWindow) broke(time.Duration) { w.failed.add(w.calls.Load()) }
+func (w *countWindow) broke(time.Duration) {
+	call := w.calls.Load()
+	w.last.Store(call)
+	w.failed.add(call)
+}
 
 func (w *countWindow) counts(time.Duration) (successes, failures, slow int) {
 	calls := w.calls.Load()

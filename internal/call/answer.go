@@ -84,8 +84,14 @@ func (a *Attempt) wrap(resp *http.Response) {
 // headers said.
 func (a *Attempt) bodyEnded(err error) {
 	broke := !errors.Is(err, io.EOF) && a.record.CallerErr() == nil && a.Outcome.Class.Good()
-	if a.end() && broke && a.pick.Node != nil {
+	if !a.end() || !broke {
+		return
+	}
+	if a.pick.Node != nil {
 		a.pick.Broke()
+	}
+	for _, w := range a.watchers {
+		w.Broke()
 	}
 }
 

@@ -38,6 +38,7 @@ type Attempt struct {
 
 	before   *Attempt // the one whose body may still be read, until Send
 	pick     node.Pick
+	watchers []Watcher
 	endpoint *discovery.Endpoint
 	sent     bool
 	start    time.Time
@@ -310,13 +311,25 @@ func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
 	a.Served = a.Took - time.Duration(a.opened.Load())
 	if a.pick.Node != nil {
-		answer := outcome.Answer{Now: now, Took: a.Served, Class: a.Outcome.Class, Connected: a.got.Load() > 0}
-		if a.Response != nil {
-			answer.Status, answer.Header = a.Response.StatusCode, a.Response.Header
-		}
-		a.pick.Answered(answer)
+		a.pick.Answered(a.Answer())
 	}
 }
+
+// Answer returns how the attempt went, once that is known.
+func (a *Attempt) Answer() outcome.Answer {
+	answer := outcome.Answer{Now: a.Ended(), Took: a.Served, Class: a.Outcome.Class, Connected: a.got.Load() > 0}
+	if a.Response != nil {
+		answer.Status, answer.Header = a.Response.StatusCode, a.Response.Header
+	}
+	return answer
+}
+
+// Watcher is told that an answer which was good has failed after all: its body broke.
+type Watcher interface{ Broke() }
+
+// Watch makes w know if the attempt's body breaks. It must be called before the response
+// is handed to anybody.
+func (a *Attempt) Watch(w Watcher) { a.watchers = append(a.watchers, w) }
 
 // final notes that the answer is the caller's, and reports whether it has ended
 // already.
