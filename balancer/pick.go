@@ -38,6 +38,22 @@ func (p Pick) Done() { p.pick.Done() }
 // Pick picks an endpoint. It never blocks and allocates nothing. The error is a
 // [*NoEndpointsError], a [*SaturatedError] or [ErrClosed].
 func (p *Pool) Pick(info Info) (Pick, error) {
+	pick, news, err := p.pick(info)
+	if news {
+		p.tellPicked()
+	}
+	return pick, err
+}
+
+// tellPicked tells what picks have changed. No lock may be held.
+func (p *Pool) tellPicked() {
+	p.tell()
+	p.cfg.Breakers.Tell()
+}
+
+// pick is [Pool.Pick] under the lock of the queue: it calls nobody back, and says whether
+// there is something to tell.
+func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
@@ -47,7 +63,7 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		} else {
 			var err error
 			if c, t, err = p.choose(s, &info); err != nil {
-				return Pick{}, err
+				return Pick{}, news, err
 			}
 		}
 		if c.node.Acquire() != node.Granted {
@@ -55,12 +71,16 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		}
 		pick := node.Pick{Node: c.node, Observer: c.observer, Counted: s.counted}
 		if gate := c.node.Gate(); gate != nil {
-			var ok bool
-			if pick.Pass, pick.Number, ok = gate.Acquire(info.Now, t.ill); !ok {
-				c.node.Release()
+			a := gate.Acquire(info.Now, t.ill)
+			if a.Changed || !a.OK {
 				p.catchUp(c.node.Watcher().(*member))
+				news = true
+			}
+			if !a.OK {
+				c.node.Release()
 				continue // others were faster: its breaker has all the probes that it wants
 			}
+			pick.Pass, pick.Number = a.Pass, a.Number
 		}
 		if c.observer != nil {
 			pick.Token = c.observer.Picked(info.Now)
@@ -68,7 +88,7 @@ func (p *Pool) Pick(info Info) (Pick, error) {
 		if s.counted {
 			p.queue.inFlight.Add(1)
 		}
-		return Pick{pick}, nil
+		return Pick{pick}, news, nil
 	}
 }
 
@@ -157,7 +177,10 @@ func (p *Pool) pickWait(ctx context.Context, info Info) (pick Pick, waited bool,
 		}
 		info.Now = p.now()
 	}
-	pick, err = p.pickQueued(ctx, info, p.snapshot.Load().queue)
+	pick, news, err := p.pickQueued(ctx, info, p.snapshot.Load().queue)
+	if news {
+		p.tellPicked()
+	}
 	return pick, true, err
 }
 

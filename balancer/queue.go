@@ -62,6 +62,7 @@ type queue struct {
 type waiter struct {
 	info   Info
 	pick   Pick
+	news   bool // there is something to tell of the pick
 	err    error
 	served chan struct{} // closed when pick or err is there
 }
@@ -93,7 +94,10 @@ func (p *Pool) serveLocked() {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
 		w.info.Now = p.now()
-		if w.pick, w.err = p.Pick(w.info); !errors.Is(w.err, ErrSaturated) {
+		var news bool
+		w.pick, news, w.err = p.pick(w.info)
+		w.news = w.news || news
+		if !errors.Is(w.err, ErrSaturated) {
 			q.waiters.Remove(at)
 			close(w.served)
 		} else if !routed {
@@ -103,27 +107,27 @@ func (p *Pool) serveLocked() {
 }
 
 // pickQueued is [Pool.Pick] that waits in the queue while there is no room.
-func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (Pick, error) {
+func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (_ Pick, news bool, _ error) {
 	q := &p.queue
 	q.waiting.Add(1) // before the pick: who makes room after it sees us
 	defer q.waiting.Add(-1)
 	w, place, err := p.enqueue(info, limits)
 	if place == nil {
-		return w.pick, err
+		return w.pick, w.news, err
 	}
 	gaveUp := wait.SleepOr(ctx, p.clock, limits.Timeout, w.served) != nil
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	select {
 	case <-w.served:
-		return w.pick, w.err // the context of the attempt decides what becomes of it
+		return w.pick, w.news, w.err // the context of the attempt decides what becomes of it
 	default:
 	}
 	q.waiters.Remove(place)
 	if gaveUp {
-		return Pick{}, context.Cause(ctx)
+		return Pick{}, w.news, context.Cause(ctx)
 	}
-	return Pick{}, &SaturatedError{Waited: limits.Timeout}
+	return Pick{}, w.news, &SaturatedError{Waited: limits.Timeout}
 }
 
 // enqueue picks if there is room, and takes a place in the queue if there is none.
@@ -135,7 +139,7 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 	p.serveLocked()
 	// With routes, what is left for us may be of no use to those before us.
 	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
-		if w.pick, err = p.Pick(info); !errors.Is(err, ErrSaturated) {
+		if w.pick, w.news, err = p.pick(info); !errors.Is(err, ErrSaturated) {
 			return w, nil, err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // Breaker is a circuit breaker. Use [New] to make one. It is safe for concurrent use.
@@ -57,7 +59,10 @@ func (b *Breaker) Allow() (Permit, error) {
 		}
 		return permit, nil
 	}
-	permit, refusal := b.admit(set, set.elapsed(), false)
+	permit, refusal, news := b.admit(set, set.elapsed(), false)
+	if news {
+		b.tellFor(&permit)
+	}
 	if refusal != nil {
 		return Permit{}, refusal
 	}
@@ -65,30 +70,29 @@ func (b *Breaker) Allow() (Permit, error) {
 }
 
 // admit decides whether a call passes that does not just pass. One that must, passes
-// in any case.
-func (b *Breaker) admit(set *settings, at time.Duration, must bool) (Permit, *OpenError) {
-	p := b.phase.Load()
-	if p.state == Open && at < p.until {
-		return b.refuse(set, p, at, must)
-	}
-	if p.state == Closed {
-		return b.ramp(set, p, at, must)
+// in any case. It calls nobody back, and says whether there is something to tell.
+func (b *Breaker) admit(set *settings, at time.Duration, must bool) (permit Permit, refusal *OpenError, news bool) {
+	before := b.phase.Load()
+	switch {
+	case before.state == Open && at < before.until:
+		permit, refusal = b.refuse(set, before, at, must)
+		return permit, refusal, false
+	case before.state == Closed:
+		permit, refusal = b.ramp(set, before, at, must)
+		return permit, refusal, false
 	}
 	b.mu.Lock()
-	p = b.advanceLocked(set, at)
-	permit := Permit{phase: p, start: at}
-	var refusal *OpenError
+	defer b.mu.Unlock()
+	p := b.advanceLocked(set, at)
+	permit = Permit{phase: p, start: at}
+	ok := p.state == Closed
 	if p.state == HalfOpen {
-		number, ok := p.probes.next(set, at)
-		permit.probe = number
-		if !ok {
-			permit, refusal = b.refuse(set, p, at, must)
-		}
-	} else if p.state == Open {
+		permit.probe, ok = p.probes.next(set, at)
+	}
+	if !ok {
 		permit, refusal = b.refuse(set, p, at, must)
 	}
-	b.unlockFor(&permit)
-	return permit, refusal
+	return permit, refusal, b.pushLocked() || p != before
 }
 
 // ramp lets a growing part of the calls through.
@@ -194,23 +198,32 @@ func (b *Breaker) enterLocked(next *phase) {
 
 // unlock lets go of the lock, and then tells what has changed.
 func (b *Breaker) unlock() {
-	changed := b.gate != nil && b.gate.pushLocked()
+	changed := b.pushLocked()
 	b.mu.Unlock()
-	if changed {
+	b.tell(changed)
+}
+
+// pushLocked tells the node that the breaker guards, if any, whether it would refuse. It
+// reports whether the owner of the node is to be told.
+func (b *Breaker) pushLocked() (changed bool) { return b.gate != nil && b.gate.pushLocked() }
+
+// tell tells what has changed.
+func (b *Breaker) tell(changed bool) {
+	if changed && b.gate != nil {
 		b.gate.node.Changed()
 	}
 	b.changes.flush()
 }
 
-// unlockFor is unlock for somebody who does not get the permit if a callback panics.
-func (b *Breaker) unlockFor(permit *Permit) {
+// tellFor is tell for somebody who does not get the permit if a callback panics.
+func (b *Breaker) tellFor(permit *Permit) {
 	told := false
 	defer func() {
 		if !told {
-			permit.Done(0)
+			permit.Done(outcome.Unknown)
 		}
 	}()
-	b.unlock()
+	b.tell(true)
 	told = true
 }
 

@@ -26,20 +26,18 @@ type gate struct {
 }
 
 // Acquire implements [node.Gate].
-func (g *gate) Acquire(now time.Time, must bool) (node.Pass, int32, bool) {
+func (g *gate) Acquire(now time.Time, must bool) node.Admission {
 	b := g.breaker
 	if p := b.phase.Load(); p.state == Closed {
-		return p, 0, true
+		return node.Admission{OK: true, Pass: p}
 	}
 	set := b.settings.Load()
-	permit, refusal := b.admit(set, set.at(now), must)
-	if refusal != nil {
-		return nil, 0, false
+	permit, refusal, news := b.admit(set, set.at(now), must)
+	a := node.Admission{OK: refusal == nil, Changed: news, Number: permit.probe}
+	if permit.phase != nil { // else nothing is counted
+		a.Pass = permit.phase
 	}
-	if permit.phase == nil { // nothing is counted
-		return nil, 0, true
-	}
-	return permit.phase, permit.probe, true
+	return a
 }
 
 // Refusal implements [node.Gate].

@@ -97,6 +97,9 @@ func (g *Group) Close() {
 	g.changes.close()
 }
 
+// Tell calls OnChange with what has not been told yet. The balancer calls it.
+func (g *Group) Tell() { g.changes.flush() }
+
 // Gate makes the breaker of a balancer's endpoint. The balancer calls it.
 func (g *Group) Gate(n *node.Node) node.Gate {
 	g.mu.Lock()

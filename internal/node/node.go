@@ -92,15 +92,27 @@ type Watcher interface {
 // It is safe for concurrent use.
 type Gate interface {
 	// Acquire asks for an attempt at the instant now, zero if that is not known. One
-	// that must pass, because health is ignored, passes in any case. The pass is told
-	// of the attempt together with the number; it is nil if it wants to know nothing.
-	// Whoever is refused finds the reason in the node.
-	Acquire(now time.Time, must bool) (pass Pass, number int32, ok bool)
+	// that must pass, because health is ignored, passes in any case. Whoever is refused
+	// finds the reason in the node. It calls nobody back.
+	Acquire(now time.Time, must bool) Admission
 	// Refusal returns the error of those who are refused at present, nil if nobody is,
 	// and when the node is tried again, zero if that is not known.
 	Refusal() (until time.Time, err error)
 	// Gone tells that the node was removed.
 	Gone()
+}
+
+// Admission is what a gate answers.
+type Admission struct {
+	// OK says that the attempt may go.
+	OK bool
+	// Changed says that the reasons of the node may have changed, and that there are
+	// events, which whoever asked must see to: see Gatekeeper.Tell.
+	Changed bool
+	// Number is handed to the pass.
+	Number int32
+	// Pass is told of the attempt. It is nil if nobody wants to know.
+	Pass Pass
 }
 
 // Pass is what a gate let pass.
@@ -114,6 +126,8 @@ type Pass interface {
 // Gatekeeper makes the gates of nodes.
 type Gatekeeper interface {
 	Gate(n *Node) Gate
+	// Tell calls back with the events of the gates that were not told yet.
+	Tell()
 }
 
 // Node is the state of one incarnation of an endpoint. It is safe for
