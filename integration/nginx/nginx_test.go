@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel"
 	"github.com/evenkeel-go/evenkeel/balancer"
+	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -23,8 +25,8 @@ const phase = 250
 // one twice.
 func TestNginx_NoPostTwice_R01(t *testing.T) {
 	t.Parallel()
-	// Round robin sends calls to the dead server all the time, the default
-	// avoids it.
+	// Round robin sends calls to the dead server all the time, but for its breaker,
+	// which here is open for a moment only; the default avoids it.
 	for name, algorithm := range map[string]balancer.Algorithm{"round robin": balancer.RoundRobin{}, "default": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -32,7 +34,7 @@ func TestNginx_NoPostTwice_R01(t *testing.T) {
 			s := settings{Location: app.location()}
 			a, b, c := startServer(t, s), startServer(t, s), startServer(t, s)
 			set := newEndpoints(a, b, c)
-			client := newClient(t, "http://svc.example", evenkeel.WithResolver(set), evenkeel.WithBalancer(algorithm))
+			client := newClient(t, "http://svc.example", evenkeel.WithResolver(set), evenkeel.WithBalancer(algorithm), brief())
 			stop := client.traffic(t)
 			client.awaitCalls(t, phase)
 
@@ -69,8 +71,8 @@ func TestNginx_UnavailableServerIsAvoided_R01(t *testing.T) {
 	app := startApp(t)
 	good := startServer(t, settings{Location: app.location()})
 	bad := startServer(t, settings{Location: "return 503;"})
-	client := newClient(t, "http://svc.example",
-		evenkeel.WithResolver(newEndpoints(good, bad)), evenkeel.WithBalancer(balancer.RoundRobin{}))
+	client := newClient(t, "http://svc.example", evenkeel.WithResolver(newEndpoints(good, bad)),
+		evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker())
 	gets, posts := client.series(http.MethodGet, 10), client.series(http.MethodPost, 10)
 	client.quit(t, good, bad)
 
@@ -106,8 +108,8 @@ func TestNginx_EmptyReply_R01(t *testing.T) {
 			app := startApp(t)
 			good := startServer(t, settings{Location: app.location()})
 			bad := startServer(t, settings{Location: location + app.location()})
-			client := newClient(t, "http://svc.example",
-				evenkeel.WithResolver(newEndpoints(good, bad)), evenkeel.WithBalancer(balancer.RoundRobin{}))
+			client := newClient(t, "http://svc.example", evenkeel.WithResolver(newEndpoints(good, bad)),
+				evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker())
 			gets, posts := client.series(http.MethodGet, 10), client.series(http.MethodPost, 10)
 			client.quit(t, good, bad)
 
@@ -203,6 +205,18 @@ func TestNginx_HTTP2GoesAwayGracefully_R02(t *testing.T) {
 }
 
 // trusting makes the authority's certificates good, and asks for HTTP/2.
+// withoutBreaker is for tests of what happens to calls at a server that a breaker would
+// keep them away from.
+func withoutBreaker() evenkeel.Option {
+	return evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled})
+}
+
+// brief makes breakers try again soon.
+func brief() evenkeel.Option {
+	const soon = 100 * time.Millisecond
+	return evenkeel.WithBreaker(breaker.Config{OpenFor: soon, MaxOpenFor: soon})
+}
+
 func trusting(a *authority) evenkeel.Option {
 	return evenkeel.WithTransport(&http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: a.pool},
