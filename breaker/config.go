@@ -304,9 +304,21 @@ func (s *settings) inMode(m Mode) *settings {
 // at returns an instant as breakers count time.
 func (s *settings) at(now time.Time) time.Duration {
 	if now.IsZero() {
+		return unread
+	}
+	return max(now.Sub(s.start), 0)
+}
+
+// unread is an instant for which the clock has not been read yet: that costs more than
+// all else that a closed breaker does.
+const unread = time.Duration(-1)
+
+// read returns the instant, or reads the clock.
+func (s *settings) read(at time.Duration) time.Duration {
+	if at == unread {
 		return s.elapsed()
 	}
-	return now.Sub(s.start)
+	return at
 }
 
 // windows reports whether anything looks at a window.

@@ -32,7 +32,7 @@ func (g *gate) Acquire(now time.Time, must bool) node.Admission {
 		return node.Admission{OK: true, Pass: p}
 	}
 	set := b.settings.Load()
-	permit, refusal, news := b.admit(set, set.at(now), must)
+	permit, refusal, news := b.admit(set, set.read(set.at(now)), must)
 	a := node.Admission{OK: refusal == nil, Changed: news, Number: permit.probe}
 	if permit.phase != nil { // else nothing is counted
 		a.Pass = permit.phase

@@ -42,21 +42,12 @@ func (p *Permit) Report(r Result) (counted bool) {
 		return false
 	}
 	p.phase = nil
-	set := ph.breaker.settings.Load()
-	v := set.verdictOf(r.Class)
-	if ph.state == Closed && v != bad {
-		if v != good || ph.mute {
-			return false
-		}
-		if set.SlowAfter == 0 && (ph.window == nil || !ph.window.timed()) {
-			return ph.succeeded(0)
-		}
-	}
-	at := set.elapsed()
+	set, at := ph.breaker.settings.Load(), unread
 	if set.SlowAfter > 0 && r.Took == 0 {
+		at = set.elapsed()
 		r.Took = at - p.start
 	}
-	return ph.ended(set, p.probe, at, v, r)
+	return ph.ended(set, p.probe, at, set.verdictOf(r.Class), r)
 }
 
 // verdict is what the class of a call means to a breaker.
@@ -81,33 +72,39 @@ func (s *settings) verdictOf(c outcome.Class) verdict {
 	return ignored
 }
 
+// ended takes the result of a call that began in the phase.
+func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result) (counted bool) {
+	slow := set.SlowAfter > 0 && r.Took > set.SlowAfter
+	switch {
+	case p.state != Closed:
+		if slow && v != ignored {
+			v = bad
+		}
+		return p.breaker.probed(p, number, set.read(at), v, r.RetryAfter)
+	case p.mute || v == ignored || v == alive:
+		return false
+	case v == bad || slow:
+		return p.breaker.suffered(p, set.read(at), v == bad, slow, r.RetryAfter)
+	default:
+		return p.succeeded(set, at)
+	}
+}
+
 // succeeded counts a call of a closed breaker that was good and fast: the way that
 // nearly all take.
-func (p *phase) succeeded(at time.Duration) (counted bool) {
+func (p *phase) succeeded(set *settings, at time.Duration) (counted bool) {
 	if p.breaker.phase.Load() != p {
 		return false
 	}
 	if p.consecutive.Load() != 0 { // a store costs more than a look
 		p.consecutive.Store(0)
 	}
-	if p.window != nil {
-		p.window.success(at)
+	switch {
+	case p.window == nil:
+	case p.window.timed():
+		p.window.success(set.read(at))
+	default:
+		p.window.success(0)
 	}
 	return true
-}
-
-// ended takes the result of a call that began in the phase.
-func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result) (counted bool) {
-	slow := set.SlowAfter > 0 && r.Took > set.SlowAfter && v != ignored
-	switch {
-	case p.state == Closed && (p.mute || v == ignored || v == alive):
-		return false
-	case p.state == Closed && v == good && !slow:
-		return p.succeeded(at)
-	case p.state == Closed:
-		return p.breaker.suffered(p, at, v == bad, slow, r.RetryAfter)
-	case slow:
-		v = bad
-	}
-	return p.breaker.probed(p, number, at, v, r.RetryAfter)
 }
