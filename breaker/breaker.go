@@ -53,7 +53,7 @@ func (b *Breaker) Name() string { return b.name }
 func (b *Breaker) Allow() (Permit, error) {
 	set, p := b.settings.Load(), b.phase.Load()
 	if p.state == Closed && !p.ramping.Load() {
-		permit := Permit{phase: p}
+		permit := Permit{phase: p, start: unread}
 		if set.SlowAfter > 0 {
 			permit.start = set.elapsed()
 		}
@@ -227,7 +227,8 @@ func (b *Breaker) tellFor(permit *Permit) {
 	told = true
 }
 
-// suffered counts a call of a closed breaker that failed or was slow.
+// suffered counts a call of a closed breaker that failed or was slow, at an instant that
+// need not have been read if the window does not need it.
 func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow bool, retryAfter time.Duration) (counted bool) {
 	b.mu.Lock()
 	if b.phase.Load() != p {
@@ -260,7 +261,7 @@ func (b *Breaker) judgeAndUnlock(p *phase, at, retryAfter time.Duration) {
 		}
 	}
 	if because != "" {
-		b.openLocked(set, because, at, retryAfter)
+		b.openLocked(set, because, set.read(at), retryAfter)
 	}
 	b.unlock()
 }

@@ -28,6 +28,10 @@
 // lock. Nothing is done in the background: an open breaker compares instants when it is
 // asked, except under a balancer, which must be told, and so has a timer.
 //
+// Under a balancer a call may also be forced through an open breaker: when so few
+// endpoints are available that their health is ignored. As many of those in a row as it
+// takes probes close the breaker before its time.
+//
 // [Throttle] is another way to hold back: it lets through about as many calls as the
 // server accepts, and refuses the others at random.
 package breaker

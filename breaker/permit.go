@@ -43,7 +43,7 @@ func (p *Permit) Report(r Result) (counted bool) {
 	}
 	p.phase = nil
 	set, at := ph.breaker.settings.Load(), unread
-	if set.SlowAfter > 0 && r.Took == 0 {
+	if set.SlowAfter > 0 && r.Took == 0 && p.start != unread {
 		at = set.elapsed()
 		r.Took = at - p.start
 	}
@@ -84,27 +84,32 @@ func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, 
 	case p.mute || v == ignored || v == alive:
 		return false
 	case v == bad || slow:
-		return p.breaker.suffered(p, set.read(at), v == bad, slow, r.RetryAfter)
+		return p.breaker.suffered(p, p.whenCounted(set, at), v == bad, slow, r.RetryAfter)
 	default:
-		return p.succeeded(set, at)
+		return p.succeeded(p.whenCounted(set, at))
 	}
+}
+
+// whenCounted returns the instant for which a call of a closed breaker counts, unread if it
+// counts for none.
+func (p *phase) whenCounted(set *settings, at time.Duration) time.Duration {
+	if p.ramping.Load() || (p.window != nil && p.window.timed()) {
+		return set.read(at)
+	}
+	return at
 }
 
 // succeeded counts a call of a closed breaker that was good and fast: the way that
 // nearly all take.
-func (p *phase) succeeded(set *settings, at time.Duration) (counted bool) {
+func (p *phase) succeeded(at time.Duration) (counted bool) {
 	if p.breaker.phase.Load() != p {
 		return false
 	}
 	if p.consecutive.Load() != 0 { // a store costs more than a look
 		p.consecutive.Store(0)
 	}
-	switch {
-	case p.window == nil:
-	case p.window.timed():
-		p.window.success(set.read(at))
-	default:
-		p.window.success(0)
+	if p.window != nil {
+		p.window.success(at)
 	}
 	return true
 }

@@ -225,7 +225,7 @@ func (w *countWindow) broke(time.Duration) {
 func (w *countWindow) counts(time.Duration) (successes, failures, slow int) {
 	calls := w.calls.Load()
 	w.forget(calls)
-	failures, slow = len(w.failed), len(w.slow)
+	failures, slow = w.failed.size, w.slow.size
 	return max(int(min(calls, w.size))-failures, 0), failures, slow
 }
 
@@ -237,14 +237,27 @@ func (w *countWindow) forget(calls uint64) {
 	}
 }
 
-// recent is the numbers of some calls, in order.
-type recent []uint64
+// recent is the numbers of some calls, in order: a ring that grows as needed.
+type recent struct {
+	ring        []uint64
+	first, size int
+}
 
-func (r *recent) add(call uint64) { *r = append(*r, call) }
+func (r *recent) add(call uint64) {
+	if r.size == len(r.ring) {
+		bigger := make([]uint64, max(2*r.size, 8))
+		n := copy(bigger, r.ring[r.first:])
+		copy(bigger[n:], r.ring[:r.first])
+		r.ring, r.first = bigger, 0
+	}
+	r.ring[(r.first+r.size)&(len(r.ring)-1)] = call
+	r.size++
+}
 
 // forget drops the calls up to a number.
 func (r *recent) forget(last uint64) {
-	for len(*r) > 0 && (*r)[0] <= last {
-		*r = (*r)[1:]
+	for r.size > 0 && r.ring[r.first] <= last {
+		r.first = (r.first + 1) & (len(r.ring) - 1)
+		r.size--
 	}
 }
