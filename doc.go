@@ -16,14 +16,14 @@
 // this target. A record of the call is made; everything below shares it. The
 // retry layer makes the first attempt: it gets the request with a body of its own
 // and a context that lives until the response's body has ended. The balancer picks
-// an endpoint (waiting, if no endpoints are known yet) and the attempt goes out on
-// a connection that belongs to that endpoint. The URL, the Host header, the TLS
+// an endpoint (waiting, if no endpoints are known yet), one whose circuit breaker lets
+// it, and the attempt goes out on a connection that belongs to that endpoint. The URL, the Host header, the TLS
 // server name and the certificate check stay those of the target; only the
 // connection is made to the endpoint's address.
 //
 // When the response's headers arrive, or the attempt fails, one classifier
 // (package outcome) says what that meant, and everybody is told: the balancer's
-// latencies, the quota of retries, the hooks. If the attempt failed and may be
+// latencies, the endpoint's breaker, the quota of retries, the hooks. If the attempt failed and may be
 // repeated, it is, at another endpoint if there is one; the answer before is
 // thrown away only when the next attempt goes out. The last response is the
 // caller's, whatever its status. The endpoint counts the request as in flight

@@ -59,5 +59,6 @@
 //
 // The package repeats nothing: package retry does. It does not probe endpoints
 // either: what it knows of their health is what an algorithm learns from attempts,
-// and what [Pool.SetHealthy] is told.
+// what the breakers of package breaker find ([Config].Breakers), and what
+// [Pool.SetHealthy] is told.
 package balancer

@@ -227,8 +227,11 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"SlowAfter", c.SlowAfter}, {"OpenFor", c.OpenFor}, {"ProbeTimeout", c.ProbeTimeout},
-		{"RampFor", c.RampFor}, {"IdleFor", c.IdleFor},
+		{"SlowAfter", c.SlowAfter},
+		{"OpenFor", c.OpenFor},
+		{"ProbeTimeout", c.ProbeTimeout},
+		{"RampFor", c.RampFor},
+		{"IdleFor", c.IdleFor},
 	} {
 		errs.Check(d.value >= 0, d.name, d.value, "must not be negative")
 	}

@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,8 +100,8 @@ func (k *keyed[V]) dropIdle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = nil
-	for i := len(k.ring) - 1; i >= 0; i-- { // from the end: dropping moves the last one
-		if e := k.ring[i]; !e.used.Swap(false) {
+	for _, e := range slices.Backward(k.ring) { // dropping moves the last one
+		if !e.used.Swap(false) {
 			k.dropLocked(e)
 		}
 	}
