@@ -95,8 +95,10 @@ func (t *tally) takeBack(now uint32) {
 	for back := range uint32(buckets) {
 		tick := now - back
 		bucket := &t[tick%buckets]
-		if word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0 && bucket.CompareAndSwap(word, word-1) {
-			return
+		for word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0; word = bucket.Load() {
+			if bucket.CompareAndSwap(word, word-1) {
+				return
+			}
 		}
 	}
 }
