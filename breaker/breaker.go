@@ -163,10 +163,10 @@ func (b *Breaker) openLocked(set *settings, because Reason, at, retryAfter time.
 	jitter := max(set.Jitter, 0) * set.random()
 	wait := d - time.Duration(jitter*float64(d))
 	if !set.IgnoreRetryAfter && retryAfter > 0 { // never earlier: here the jitter comes on top
-		asked := time.Duration(min(float64(retryAfter)*(1+jitter), float64(set.MaxOpenFor)))
-		wait = max(wait, asked)
+		later := time.Duration(jitter * float64(retryAfter))
+		wait = max(wait, min(after(retryAfter, later), set.MaxOpenFor))
 	}
-	b.enterLocked(b.newPhase(Open, because, at, at+wait))
+	b.enterLocked(b.newPhase(Open, because, at, after(at, wait)))
 }
 
 // closeLocked closes the breaker.
@@ -175,7 +175,7 @@ func (b *Breaker) closeLocked(set *settings, at time.Duration) {
 	if b.gate != nil {
 		ramp = 0
 	}
-	b.enterLocked(b.newPhase(Closed, ProbesSucceeded, at, at+ramp))
+	b.enterLocked(b.newPhase(Closed, ProbesSucceeded, at, after(at, ramp)))
 }
 
 // enterLocked begins the next phase.
@@ -289,24 +289,33 @@ func (b *Breaker) probed(p *phase, number int32, at time.Duration, v verdict, re
 	if b.advanceLocked(set, at) != p || (number != forced && !p.probes.end(number)) || v == ignored {
 		return false
 	}
-	if v == bad {
+	switch {
+	case v != bad:
+		p.probes.good++
+	case p.state == Open: // forced through: only successes in a row count
 		p.probes.bad++
-		if p.state == Open { // what was forced through has found it out
-			p.probes.good = 0
-		} else if p.probes.bad >= set.ProbeFailures {
-			b.openLocked(set, ProbeFailed, at, retryAfter)
-		}
-		return true
+		p.probes.good = 0
+	default:
+		p.probes.bad++
 	}
-	p.probes.good++
-	if p.probes.good >= set.ProbeSuccesses && set.Mode != ForcedOpen {
-		b.closeLocked(set, at)
-	}
+	b.judgeProbesLocked(set, p, at, retryAfter)
 	return true
 }
 
-// brokeLate takes back a success of the phase, and counts a failure in its place.
-func (b *Breaker) brokeLate(p *phase, at time.Duration) {
+// judgeProbesLocked opens or closes the breaker if enough probes have failed or succeeded.
+func (b *Breaker) judgeProbesLocked(set *settings, p *phase, at, retryAfter time.Duration) {
+	switch {
+	case set.Mode == ForcedOpen:
+	case p.state == HalfOpen && p.probes.bad >= set.ProbeFailures:
+		b.openLocked(set, ProbeFailed, at, retryAfter)
+	case p.probes.good >= set.ProbeSuccesses:
+		b.closeLocked(set, at)
+	}
+}
+
+// brokeLate counts a call of the phase as failed, in place of what it had counted: its
+// answer was good, and then its body broke.
+func (b *Breaker) brokeLate(p *phase, at time.Duration, v verdict, slow bool) {
 	b.mu.Lock()
 	set := b.settings.Load()
 	switch {
@@ -314,16 +323,18 @@ func (b *Breaker) brokeLate(p *phase, at time.Duration) {
 		b.unlock()
 	case p.state == Closed:
 		p.consecutive.Add(1)
-		if p.window != nil {
-			p.window.broke(at)
+		switch {
+		case p.window == nil:
+		case v == good:
+			p.window.broke(at, slow)
+		default: // it had counted nothing
+			p.window.add(at, true, slow)
 		}
 		b.judgeAndUnlock(p, at, 0)
 	default:
 		p.probes.good = max(p.probes.good-1, 0)
 		p.probes.bad++
-		if p.state == HalfOpen && p.probes.bad >= set.ProbeFailures {
-			b.openLocked(set, ProbeFailed, at, 0)
-		}
+		b.judgeProbesLocked(set, p, at, 0)
 		b.unlock()
 	}
 }

@@ -91,7 +91,10 @@ func (b *Breaker) useLocked(next *settings) {
 		p := b.newPhase(Closed, last.because, last.began, last.until)
 		p.ramping.Store(last.ramping.Load())
 		p.consecutive.Store(last.consecutive.Load())
+		p.rejected.Store(last.rejected.Load())
 		b.enterLocked(p)
+	case last.state == HalfOpen:
+		b.judgeProbesLocked(next, last, at, 0)
 	}
 }
 

@@ -73,9 +73,9 @@ func (s *settings) verdictOfAnswer(a outcome.Answer) verdict {
 }
 
 // Broke implements [node.Pass].
-func (p *phase) Broke() {
-	b := p.breaker
-	b.brokeLate(p, b.settings.Load().elapsed())
+func (p *phase) Broke(a outcome.Answer) {
+	set := p.breaker.settings.Load()
+	p.breaker.brokeLate(p, set.elapsed(), set.verdictOfAnswer(a), set.slow(a.Took))
 }
 
 // Gone implements [node.Gate].
@@ -104,7 +104,7 @@ func (g *gate) pushLocked() (changed bool) {
 			reason = node.Open
 		}
 		if len(p.probes.under) > 0 {
-			due = p.probes.under[0].began + set.ProbeTimeout
+			due = after(p.probes.under[0].began, set.ProbeTimeout)
 		}
 	case Closed:
 	}

@@ -72,9 +72,12 @@ func (s *settings) verdictOf(c outcome.Class) verdict {
 	return ignored
 }
 
+// slow reports whether a call that took so long was slow.
+func (s *settings) slow(took time.Duration) bool { return s.SlowAfter > 0 && took > s.SlowAfter }
+
 // ended takes the result of a call that began in the phase.
 func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result) (counted bool) {
-	slow := set.SlowAfter > 0 && r.Took > set.SlowAfter
+	slow := set.slow(r.Took)
 	switch {
 	case p.state != Closed:
 		if slow && v != ignored {

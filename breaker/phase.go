@@ -54,6 +54,14 @@ type phase struct {
 // forever is the end of a phase that time does not end.
 const forever = time.Duration(math.MaxInt64)
 
+// after returns the instant d after another one. It is never forever, however long d is.
+func after(at, d time.Duration) time.Duration {
+	if d >= forever-at {
+		return forever - 1
+	}
+	return at + d
+}
+
 // newPhase returns a phase that begins now.
 func (b *Breaker) newPhase(state State, because Reason, at, until time.Duration) *phase {
 	set := b.settings.Load()

@@ -137,9 +137,18 @@ func (p *Permit) settle(a *call.Attempt, took time.Duration) {
 	answer.Took = took
 	ph.Answered(p.probe, answer)
 	if answer.Class.Good() {
-		a.Watch(ph)
+		a.Watch(watcher{ph, answer})
 	}
 }
+
+// watcher is told that the body of a good answer broke.
+type watcher struct {
+	phase  *phase
+	answer outcome.Answer
+}
+
+// Broke implements [call.Watcher].
+func (w watcher) Broke() { w.phase.Broke(w.answer) }
 
 // CloseIdleConnections passes the call on.
 func (t *Transport) CloseIdleConnections() {

@@ -44,8 +44,8 @@ type window interface {
 	success(at time.Duration)
 	// add counts another call. Calls of it and of those below must not overlap.
 	add(at time.Duration, failed, slow bool)
-	// broke counts as failed what was counted as a success shortly before.
-	broke(at time.Duration)
+	// broke counts as failed what was counted as good shortly before.
+	broke(at time.Duration, slow bool)
 	// counts returns what is in the window.
 	counts(at time.Duration) (successes, failures, slow int)
 }
@@ -71,15 +71,17 @@ type tally [buckets]atomic.Uint64 // tick in the upper half, count in the lower
 
 const countMask = 1<<32 - 1
 
-// older reports whether tick a is before tick b, also where they begin anew.
-func older(a, b uint32) bool { return int32(a-b) < 0 }
+// holds reports whether a bucket that was begun for a tick takes what belongs to another:
+// the same, or a slightly earlier one, because instants may be handed in late. Any other is
+// a tick of long ago, also where ticks begin anew.
+func holds(bucket, tick uint32) bool { return bucket-tick < buckets }
 
 func (t *tally) add(tick uint32) {
 	bucket := &t[tick%buckets]
 	for {
 		word := bucket.Load()
 		switch had := uint32(word >> 32); {
-		case had == tick, older(tick, had): // the latter is late: it counts to what there is now
+		case holds(had, tick):
 			if uint32(bucket.Add(1)>>32) == had {
 				return
 			}
@@ -113,11 +115,10 @@ func (t *tally) sum(now uint32) (n int) {
 	return n
 }
 
-// latest returns the latest tick of which anything was counted, or now: instants may be
-// handed in late.
+// latest returns the latest tick of which anything was counted, or now.
 func (t *tally) latest(now uint32) uint32 {
 	for i := range t {
-		if tick := uint32(t[i].Load() >> 32); older(now, tick) {
+		if tick := uint32(t[i].Load() >> 32); holds(tick, now) {
 			now = tick
 		}
 	}
@@ -147,7 +148,7 @@ func (w *timeWindow) success(at time.Duration) { w.successes.add(w.tick(at)) }
 func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 	tick := w.tick(at)
 	o := &w.others[tick%buckets]
-	if older(o.tick, tick) {
+	if !holds(o.tick, tick) {
 		*o = others{tick: tick}
 	}
 	switch {
@@ -163,15 +164,28 @@ func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 
 // broke takes the success from the latest bucket that has one: it was not long ago,
 // and a bucket more or less is what the window is exact to.
-func (w *timeWindow) broke(at time.Duration) {
-	w.successes.takeBack(w.tick(at))
-	w.add(at, true, false)
+func (w *timeWindow) broke(at time.Duration, slow bool) {
+	if now := w.tick(at); slow {
+		w.takeBackSlow(now)
+	} else {
+		w.successes.takeBack(now)
+	}
+	w.add(at, true, slow)
+}
+
+func (w *timeWindow) takeBackSlow(now uint32) {
+	for back := range uint32(buckets) {
+		if o := &w.others[(now-back)%buckets]; o.tick == now-back && o.slowButGood > 0 {
+			o.slowButGood--
+			return
+		}
+	}
 }
 
 func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
 	now := w.successes.latest(w.tick(at))
 	for i := range w.others {
-		if older(now, w.others[i].tick) {
+		if holds(w.others[i].tick, now) {
 			now = w.others[i].tick
 		}
 	}
@@ -217,8 +231,8 @@ func (w *countWindow) add(_ time.Duration, failed, slow bool) {
 	w.forget(call)
 }
 
-// broke counts the latest call as the one that failed.
-func (w *countWindow) broke(time.Duration) {
+// broke counts the latest call as the one that failed. That it was slow is counted already.
+func (w *countWindow) broke(time.Duration, bool) {
 	call := w.calls.Load()
 	w.last.Store(call)
 	w.failed.add(call)

@@ -14,13 +14,10 @@ import (
 // The last response is returned as it is, whatever its status: an error means
 // that there is no response. It is safe for concurrent use.
 type Transport struct {
-	layer   //nolint:unused // makes the boundary leave the sending to it
 	next    http.RoundTripper
 	retrier *Retrier
 	cfg     *call.Config
 }
-
-type layer = call.Layer //nolint:unused // embedded, for its unexported method
 
 // NewTransport returns a transport that sends attempts to next, or all that is
 // wrong with the policy. Its errors are of type [*Error].

@@ -88,7 +88,7 @@ func (a *Attempt) bodyEnded(err error) {
 		return
 	}
 	if a.pick.Node != nil {
-		a.pick.Broke()
+		a.pick.Broke(a.Answer())
 	}
 	for _, w := range a.watchers {
 		w.Broke()

@@ -120,7 +120,7 @@ type Pass interface {
 	// Answered tells how the attempt went. It is called exactly once.
 	Answered(number int32, a outcome.Answer)
 	// Broke tells that an answer that was good has failed after all.
-	Broke()
+	Broke(a outcome.Answer)
 }
 
 // Gatekeeper makes the gates of nodes.
@@ -341,10 +341,10 @@ func (p Pick) Answered(a outcome.Answer) {
 
 // Broke counts an attempt as failed after all: its answer was good, and then its
 // body broke.
-func (p Pick) Broke() {
+func (p Pick) Broke(a outcome.Answer) {
 	p.Node.failures.Add(1)
 	if p.Pass != nil {
-		p.Pass.Broke()
+		p.Pass.Broke(a)
 	}
 }
 
