@@ -238,7 +238,7 @@ func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow bool, retryA
 	if failed {
 		p.consecutive.Add(1)
 	} else {
-		p.consecutive.Store(0)
+		p.endRow(at)
 	}
 	if p.window != nil {
 		p.window.add(at, failed, slow)
@@ -315,14 +315,14 @@ func (b *Breaker) judgeProbesLocked(set *settings, p *phase, at, retryAfter time
 
 // brokeLate counts a call of the phase as failed, in place of what it had counted: its
 // answer was good, and then its body broke.
-func (b *Breaker) brokeLate(p *phase, at time.Duration, v verdict, slow bool) {
+func (b *Breaker) brokeLate(p *phase, answered, at time.Duration, v verdict, slow bool) {
 	b.mu.Lock()
 	set := b.settings.Load()
 	switch {
 	case b.advanceLocked(set, at) != p || p.mute:
 		b.unlock()
 	case p.state == Closed:
-		p.consecutive.Add(1)
+		p.goOnWithRow(answered)
 		switch {
 		case p.window == nil:
 		case v == good:

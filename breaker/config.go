@@ -98,9 +98,9 @@ type Config struct {
 	// is one.
 	OverloadFails bool
 
-	// MaxKeys is how many breakers a [Group] holds at most; more replace those that
-	// were not used for the longest time. Zero means 10,000. Those of a balancer's
-	// endpoints do not count.
+	// MaxKeys is how many breakers a [Group] holds at most. For one more, those make room
+	// that were not used for the longest time, a sixteenth of them at once. Zero means
+	// 10,000. Those of a balancer's endpoints do not count.
 	MaxKeys int
 
 	// IdleFor is after what time without use a [Group] drops a breaker, at the
@@ -230,6 +230,7 @@ func (c Config) Validate() error {
 		{"SlowAfter", c.SlowAfter},
 		{"OpenFor", c.OpenFor},
 		{"ProbeTimeout", c.ProbeTimeout},
+		{"MaxOpenFor", c.MaxOpenFor},
 		{"RampFor", c.RampFor},
 		{"IdleFor", c.IdleFor},
 	} {
@@ -244,7 +245,7 @@ func (c Config) Validate() error {
 	errs.Check(c.Window == 0 || c.WindowCalls == 0, "WindowCalls", c.WindowCalls, "must not be set together with Window")
 	errs.Check(c.MinCalls >= 0, "MinCalls", c.MinCalls, "must not be negative")
 	errs.Check(c.WindowCalls <= 0 || c.MinCalls <= c.WindowCalls, "MinCalls", c.MinCalls, "must not be more than WindowCalls")
-	errs.Check(c.OpenFor < 0 || c.MaxOpenFor == 0 || c.MaxOpenFor >= c.WithDefaults().OpenFor, "MaxOpenFor", c.MaxOpenFor, "must not be shorter than OpenFor")
+	errs.Check(c.OpenFor < 0 || c.MaxOpenFor <= 0 || c.MaxOpenFor >= c.WithDefaults().OpenFor, "MaxOpenFor", c.MaxOpenFor, "must not be shorter than OpenFor")
 	return errs.Err()
 }
 

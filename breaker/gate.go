@@ -20,9 +20,10 @@ type gate struct {
 	node    *node.Node
 
 	// Guarded by the breaker's lock.
-	timer clock.Timer
-	due   time.Duration // when the timer is, forever if there is none
-	gone  bool
+	timer  clock.Timer   // nil if there is none
+	due    time.Duration // when it is
+	timers int           // how many there were
+	gone   bool
 }
 
 // Acquire implements [node.Gate].
@@ -75,7 +76,7 @@ func (s *settings) verdictOfAnswer(a outcome.Answer) verdict {
 // Broke implements [node.Pass].
 func (p *phase) Broke(a outcome.Answer) {
 	set := p.breaker.settings.Load()
-	p.breaker.brokeLate(p, set.elapsed(), set.verdictOfAnswer(a), set.slow(a.Took))
+	p.breaker.brokeLate(p, set.at(a.Now), set.elapsed(), set.verdictOfAnswer(a), set.slow(a.Took))
 }
 
 // Gone implements [node.Gate].
@@ -131,17 +132,22 @@ func (g *gate) armLocked(due time.Duration) {
 		g.timer.Stop()
 		g.timer = nil
 	}
-	if g.due = due; due != forever {
+	if due != forever {
 		set := g.breaker.settings.Load()
-		g.timer = set.Clock.AfterFunc(due-set.elapsed(), g.wake)
+		g.timers++
+		which := g.timers
+		g.due, g.timer = due, set.Clock.AfterFunc(due-set.elapsed(), func() { g.wake(which) })
 	}
 }
 
 // wake does what time has brought.
-func (g *gate) wake() {
+func (g *gate) wake(timer int) {
 	b := g.breaker
 	b.mu.Lock()
 	defer b.unlock()
+	if g.timer == nil || timer != g.timers {
+		return // it was too late to stop it
+	}
 	g.timer = nil
 	set := b.settings.Load()
 	b.advanceLocked(set, set.elapsed())

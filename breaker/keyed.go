@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,25 +12,28 @@ import (
 
 // keyed holds values that are made when their key is first asked for. It holds a
 // bounded number, and drops what is not used.
+//
+// Which was used when is known by turns: one begins with each value that is made, and
+// with each look for idle ones. So a look-up mostly writes nothing.
 type keyed[V any] struct {
 	build func(key string) V
 	clock clock.Clock
+	turn  atomic.Uint64
 
-	mu      sync.RWMutex // guards what follows; build is called under it
-	most    int
-	idleFor time.Duration
-	byKey   map[string]*entry[V]
-	ring    []*entry[V]
-	hand    int // where in the ring the search for room goes on
-	sweep   clock.Timer
-	closed  bool
+	mu       sync.RWMutex // guards what follows; build is called under it
+	most     int
+	idleFor  time.Duration
+	byKey    map[string]*entry[V]
+	lastLook uint64 // the turn that ended with it
+	timer    clock.Timer
+	timers   int // how many there were
+	closed   bool
 }
 
 type entry[V any] struct {
 	key   string
 	value V
-	used  atomic.Bool // since somebody last looked
-	at    int         // its place in the ring
+	used  atomic.Uint64 // the last turn in which it was
 }
 
 // get returns the value of a key.
@@ -40,8 +44,8 @@ func (k *keyed[V]) get(key string) V {
 	if e == nil {
 		return k.add(key)
 	}
-	if !e.used.Load() { // a store costs more than a look
-		e.used.Store(true)
+	if turn := k.turn.Load(); e.used.Load() != turn { // a store costs more than a look
+		e.used.Store(turn)
 	}
 	return e.value
 }
@@ -52,61 +56,67 @@ func (k *keyed[V]) add(key string) V {
 	if e := k.byKey[key]; e != nil {
 		return e.value
 	}
-	e := &entry[V]{key: key, value: k.build(key), at: len(k.ring)}
+	e := &entry[V]{key: key, value: k.build(key)}
 	if k.closed {
 		return e.value
 	}
 	k.makeRoomLocked(k.most - 1)
-	e.at = len(k.ring)
-	e.used.Store(true)
+	e.used.Store(k.turn.Add(1))
 	if k.byKey == nil {
 		k.byKey = map[string]*entry[V]{}
 	}
 	k.byKey[key] = e
-	k.ring = append(k.ring, e)
 	k.armLocked()
 	return e.value
 }
 
-// makeRoomLocked drops values until there are at most so many: those that were not used
-// since the hand last came by, as the second-chance algorithm of paging does.
+// makeRoomLocked drops values until there are at most so many: those that were not used for
+// the longest time, and if there are many, several at once, because it takes a look at all.
 func (k *keyed[V]) makeRoomLocked(most int) {
-	for len(k.ring) > most {
-		k.hand %= len(k.ring)
-		if k.ring[k.hand].used.Swap(false) {
-			k.hand++
-		} else {
-			k.dropLocked(k.ring[k.hand])
-		}
+	if len(k.byKey) <= most {
+		return
+	}
+	entries := make([]*entry[V], 0, len(k.byKey))
+	for _, e := range k.byKey {
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b *entry[V]) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	for _, e := range entries[:max(len(entries)-most, len(entries)/16)] {
+		delete(k.byKey, e.key)
 	}
 }
 
-func (k *keyed[V]) dropLocked(e *entry[V]) {
-	last := k.ring[len(k.ring)-1]
-	k.ring[e.at], last.at = last, e.at
-	k.ring[len(k.ring)-1] = nil
-	k.ring = k.ring[:len(k.ring)-1]
-	delete(k.byKey, e.key)
+func (k *keyed[V]) armLocked() {
+	if k.timer == nil && len(k.byKey) > 0 && !k.closed {
+		k.timers++
+		which := k.timers
+		k.timer = k.clock.AfterFunc(k.idleFor, func() { k.dropIdle(which) })
+	}
 }
 
-func (k *keyed[V]) armLocked() {
-	if k.sweep == nil && len(k.ring) > 0 && !k.closed {
-		k.sweep = k.clock.AfterFunc(k.idleFor, k.dropIdle)
+func (k *keyed[V]) disarmLocked() {
+	if k.timer != nil {
+		k.timer.Stop()
+		k.timer = nil
 	}
 }
 
 // dropIdle drops what was not used since it was last called.
-func (k *keyed[V]) dropIdle() {
+func (k *keyed[V]) dropIdle(timer int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.sweep = nil
-	for _, e := range slices.Backward(k.ring) { // dropping moves the last one
-		if !e.used.Swap(false) {
-			k.dropLocked(e)
+	if k.timer == nil || timer != k.timers {
+		return // it was too late to stop it
+	}
+	k.timer = nil
+	for key, e := range k.byKey {
+		if e.used.Load() <= k.lastLook {
+			delete(k.byKey, key)
 		}
 	}
-	if len(k.ring) == 0 { // a map keeps the room that it once needed
-		k.byKey, k.ring = nil, nil
+	k.lastLook = k.turn.Add(1) - 1
+	if len(k.byKey) == 0 {
+		k.byKey = nil // a map keeps the room that it once needed
 	}
 	k.armLocked()
 }
@@ -115,18 +125,16 @@ func (k *keyed[V]) dropIdle() {
 func (k *keyed[V]) remove(key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if e := k.byKey[key]; e != nil {
-		k.dropLocked(e)
-	}
+	delete(k.byKey, key)
 }
 
 // all returns the values.
 func (k *keyed[V]) all() []V {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	values := make([]V, len(k.ring))
-	for i, e := range k.ring {
-		values[i] = e.value
+	values := make([]V, 0, len(k.byKey))
+	for _, e := range k.byKey {
+		values = append(values, e.value)
 	}
 	return values
 }
@@ -135,9 +143,8 @@ func (k *keyed[V]) all() []V {
 func (k *keyed[V]) bound(most int, idleFor time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.sweep != nil && idleFor != k.idleFor {
-		k.sweep.Stop()
-		k.sweep = nil
+	if idleFor != k.idleFor {
+		k.disarmLocked()
 	}
 	k.most, k.idleFor = most, idleFor
 	k.makeRoomLocked(most)
@@ -148,8 +155,6 @@ func (k *keyed[V]) bound(most int, idleFor time.Duration) {
 func (k *keyed[V]) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.closed, k.byKey, k.ring = true, nil, nil
-	if k.sweep != nil {
-		k.sweep.Stop()
-	}
+	k.closed, k.byKey = true, nil
+	k.disarmLocked()
 }

@@ -108,9 +108,7 @@ func (p *phase) succeeded(at time.Duration) (counted bool) {
 	if p.breaker.phase.Load() != p {
 		return false
 	}
-	if p.consecutive.Load() != 0 { // a store costs more than a look
-		p.consecutive.Store(0)
-	}
+	p.endRow(at)
 	if p.window != nil {
 		p.window.success(at)
 	}

@@ -46,7 +46,8 @@ type phase struct {
 	mute        bool        // nothing is counted
 	ramping     atomic.Bool // only a part of the calls is let through
 	consecutive atomic.Uint32
-	window      window // nil if nobody looks at rates
+	lastRow     atomic.Uint64 // how many failures in a row the latest success ended, and when: it may be taken back
+	window      window        // nil if nobody looks at rates
 
 	probes probes // in the state HalfOpen, and Open for calls that were forced through; guarded by the breaker's lock
 }
@@ -56,7 +57,7 @@ const forever = time.Duration(math.MaxInt64)
 
 // after returns the instant d after another one. It is never forever, however long d is.
 func after(at, d time.Duration) time.Duration {
-	if d >= forever-at {
+	if at >= 0 && d >= forever-at {
 		return forever - 1
 	}
 	return at + d
@@ -101,6 +102,34 @@ func (p *phase) counts(at time.Duration) Counts {
 	}
 	c.ConsecutiveFailures = int(p.consecutive.Load())
 	return c
+}
+
+// endRow notes that a call succeeded, so that there is no row of failures any more.
+func (p *phase) endRow(at time.Duration) {
+	if row := p.consecutive.Load(); row != 0 {
+		p.consecutive.Store(0)
+		p.lastRow.Store(rowAt(row, at))
+	} else if p.lastRow.Load() != 0 { // a store costs more than a look
+		p.lastRow.Store(0)
+	}
+}
+
+// goOnWithRow notes a failure in place of the success that came at an instant. If that was
+// the one that ended the last row, the row goes on.
+func (p *phase) goOnWithRow(at time.Duration) {
+	last := p.lastRow.Load()
+	if row := uint32(last >> rowShift); last != 0 && last == rowAt(row, at) {
+		p.lastRow.Store(0)
+		p.consecutive.Add(row)
+	}
+	p.consecutive.Add(1)
+}
+
+const rowShift = 44 // leaves five hours of nanoseconds
+
+// rowAt is a row of failures, as far as anybody counts, and the instant of its end.
+func rowAt(row uint32, at time.Duration) uint64 {
+	return uint64(min(row, 1<<(64-rowShift)-1))<<rowShift | uint64(at)&(1<<rowShift-1)
 }
 
 // share returns which part of the calls passes while the traffic grows: at least a

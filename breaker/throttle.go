@@ -105,6 +105,7 @@ func (c ThrottleConfig) Validate() error {
 // is not known, so those count neither way. It is safe for concurrent use.
 type Throttle struct {
 	settings atomic.Pointer[throttleSettings]
+	ticks    ticks
 	requests tally
 	accepts  tally
 	passed   atomic.Int64 // when a call last passed while others were refused
@@ -114,7 +115,6 @@ type Throttle struct {
 // throttleSettings is a valid configuration as throttles use it.
 type throttleSettings struct {
 	ThrottleConfig
-	width   time.Duration // of a tick
 	least   float64       // calls in the window
 	elapsed func() time.Duration
 	floats  func() float64
@@ -132,15 +132,12 @@ func newThrottleSettings(c ThrottleConfig) (*throttleSettings, error) {
 	}
 	return &throttleSettings{
 		ThrottleConfig: c,
-		width:          c.Window / buckets,
 		least:          max(c.MinRate, 0) * c.Window.Seconds(),
 		elapsed:        clock.Elapsed(c.Clock, c.Clock.Now()),
 		floats:         random.Floats(c.Rand),
 		refusal:        &ThrottledError{retryAfter: c.ProbeEvery},
 	}, nil
 }
-
-func (s *throttleSettings) tick(at time.Duration) uint32 { return uint32(max(at, 0) / s.width) }
 
 // NewThrottle returns a throttle that lets all through, or all that is wrong with the
 // configuration.
@@ -153,7 +150,7 @@ func NewThrottle(cfg ThrottleConfig) (*Throttle, error) {
 }
 
 func newThrottle(set *throttleSettings) *Throttle {
-	t := new(Throttle)
+	t := &Throttle{ticks: ticks{width: set.Window / buckets}}
 	t.settings.Store(set)
 	t.passed.Store(int64(set.elapsed()))
 	return t
@@ -169,7 +166,7 @@ func (t *Throttle) Use(cfg ThrottleConfig) error {
 	if err != nil {
 		return err
 	}
-	next.elapsed, next.floats, next.width = old.elapsed, old.floats, old.width
+	next.elapsed, next.floats = old.elapsed, old.floats
 	next.Window = old.Window
 	next.least = max(next.MinRate, 0) * next.Window.Seconds()
 	t.settings.Store(next)
@@ -186,7 +183,7 @@ type ThrottlePermit struct{ throttle *Throttle }
 func (t *Throttle) Allow() (ThrottlePermit, error) {
 	set := t.settings.Load()
 	at := set.elapsed()
-	tick := set.tick(at)
+	tick := t.ticks.at(at)
 	refuse := t.refusal(set, tick)
 	t.requests.add(tick)
 	if refuse > 0 {
@@ -200,7 +197,7 @@ func (t *Throttle) Allow() (ThrottlePermit, error) {
 }
 
 // refusal returns the probability of refusing the next call.
-func (t *Throttle) refusal(set *throttleSettings, tick uint32) float64 {
+func (t *Throttle) refusal(set *throttleSettings, tick int64) float64 {
 	requests := float64(t.requests.sum(tick))
 	if requests < set.least {
 		return 0
@@ -224,7 +221,7 @@ func (p *ThrottlePermit) Done(o outcome.Outcome) {
 	}
 	p.throttle = nil
 	set := t.settings.Load()
-	tick := set.tick(set.elapsed())
+	tick := t.ticks.at(set.elapsed())
 	switch {
 	case o.Class.Good():
 		t.accepts.add(tick)
@@ -248,7 +245,7 @@ type ThrottleStatus struct {
 // Status returns what the throttle has counted.
 func (t *Throttle) Status() ThrottleStatus {
 	set := t.settings.Load()
-	tick := set.tick(set.elapsed())
+	tick := t.ticks.at(set.elapsed())
 	return ThrottleStatus{
 		Requests: t.requests.sum(tick), Accepts: t.accepts.sum(tick),
 		Refusal: t.refusal(set, tick), Rejected: t.rejected.Load(),

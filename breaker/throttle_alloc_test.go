@@ -17,13 +17,13 @@ func TestAlloc_Throttle(t *testing.T) {
 		roll float64
 		o    outcome.Outcome
 	}{
-		{"success", never, outcome.Outcome{Class: outcome.Success}},
-		{"failure", never, outcome.Outcome{Class: outcome.Failure}},
-		{"canceled", never, outcome.Outcome{Class: outcome.Canceled}},
-		{"refused", always, outcome.Outcome{Class: outcome.Failure}},
+		{"success", rollMost, outcome.Outcome{Class: outcome.Success}},
+		{"failure", rollMost, outcome.Outcome{Class: outcome.Failure}},
+		{"canceled", rollMost, outcome.Outcome{Class: outcome.Canceled}},
+		{"refused", rollLeast, outcome.Outcome{Class: outcome.Failure}},
 	} {
 		throttle, _, source := newTestThrottle(t, ThrottleConfig{})
-		throttle.ended(t, 100, notTaken)
+		throttle.ended(t, 100, overloaded)
 		source.roll = row.roll
 		assert.Zero(t, testing.AllocsPerRun(1000, func() {
 			permit, err := throttle.Allow()

@@ -22,23 +22,23 @@ import (
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
-// dice is a source of which every number of [0,1) is the same, until it is set anew.
-type dice struct{ roll float64 }
+// loadedDice is a source of which every number of [0,1) is the same, until it is set anew.
+type loadedDice struct{ roll float64 }
 
-func (d *dice) Uint64() uint64 { return uint64(d.roll * (1 << 53)) }
+func (d *loadedDice) Uint64() uint64 { return uint64(d.roll * (1 << 53)) }
 
 const (
-	never  = 1 - 1e-9 // a roll that refuses nothing that has a chance
-	always = 0        // a roll that refuses all that may be refused
+	rollMost  = 1 - 1e-9 // a roll that refuses nothing that has a chance
+	rollLeast = 0        // a roll that refuses all that may be refused
 )
 
 var throttleEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // newTestThrottle returns a throttle on a clock that stands still. Unless the
 // configuration says otherwise, it refuses however few calls there are.
-func newTestThrottle(t *testing.T, cfg ThrottleConfig) (*Throttle, *clock.Fake, *dice) {
+func newTestThrottle(t *testing.T, cfg ThrottleConfig) (*Throttle, *clock.Fake, *loadedDice) {
 	t.Helper()
-	fake, source := clock.NewFake(throttleEpoch), &dice{roll: never}
+	fake, source := clock.NewFake(throttleEpoch), &loadedDice{roll: rollMost}
 	cfg.Clock = fake
 	if cfg.Rand == nil {
 		cfg.Rand = source
@@ -51,10 +51,10 @@ func newTestThrottle(t *testing.T, cfg ThrottleConfig) (*Throttle, *clock.Fake, 
 	return throttle, fake, source
 }
 
-// accept and reject are how calls end.
+// tookIt and overloaded are how calls end.
 var (
-	accepted = outcome.Outcome{Class: outcome.Success}
-	notTaken = outcome.Outcome{Class: outcome.Overload}
+	tookIt     = outcome.Outcome{Class: outcome.Success}
+	overloaded = outcome.Outcome{Class: outcome.Overload}
 )
 
 // ended makes calls that all pass and end like that.
@@ -97,15 +97,15 @@ func TestThrottle_Formula(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("K=%v MaxReject=%v %d of %d", row.k, row.most, row.accepts, row.requests), func(t *testing.T) {
 			throttle, _, source := newTestThrottle(t, ThrottleConfig{K: row.k, MaxReject: row.most})
-			throttle.ended(t, row.accepts, accepted)
-			throttle.ended(t, row.requests-row.accepts, notTaken)
+			throttle.ended(t, row.accepts, tookIt)
+			throttle.ended(t, row.requests-row.accepts, overloaded)
 			status := throttle.Status()
 			assert.Equal(t, row.requests, status.Requests)
 			assert.Equal(t, row.accepts, status.Accepts)
 			assert.InDelta(t, row.want, status.Refusal, 1e-12)
 
 			if row.want == 0 {
-				source.roll = always
+				source.roll = rollLeast
 				_, err := throttle.Allow()
 				assert.NoError(t, err)
 				return
@@ -129,7 +129,7 @@ func TestThrottle_CountsBeforeSending(t *testing.T) {
 		require.NoError(t, err)
 	}
 	assert.Equal(t, ThrottleStatus{Requests: 9, Refusal: 0.9}, throttle.Status())
-	source.roll = always
+	source.roll = rollLeast
 	_, err := throttle.Allow()
 	assert.ErrorIs(t, err, ErrThrottled)
 }
@@ -137,12 +137,12 @@ func TestThrottle_CountsBeforeSending(t *testing.T) {
 // A call counts also when it is refused: else refusals would end when they begin.
 func TestThrottle_CountsWhatItRefuses(t *testing.T) {
 	throttle, _, source := newTestThrottle(t, ThrottleConfig{MaxReject: 1})
-	throttle.ended(t, 10, accepted)
-	throttle.ended(t, 11, notTaken)
+	throttle.ended(t, 10, tookIt)
+	throttle.ended(t, 11, overloaded)
 	for i := range 50 {
 		want := float64(21+i-20) / float64(21+i+1)
 		assert.InDelta(t, want, throttle.Status().Refusal, 1e-12)
-		source.roll = always
+		source.roll = rollLeast
 		_, err := throttle.Allow()
 		require.ErrorIs(t, err, ErrThrottled)
 	}
@@ -186,7 +186,7 @@ func TestThrottle_Classes_K01_K06(t *testing.T) {
 		})
 	}
 	var none ThrottlePermit
-	assert.NotPanics(t, func() { none.Done(accepted) })
+	assert.NotPanics(t, func() { none.Done(tookIt) })
 }
 
 // Given callers that leave all at once, then none of their calls is left in the count.
@@ -226,14 +226,14 @@ func TestThrottle_MinRate(t *testing.T) {
 		{Off, 0, 1},
 	} {
 		t.Run(fmt.Sprint(row.rate, row.window), func(t *testing.T) {
-			source := &dice{roll: always}
+			source := &loadedDice{roll: rollLeast}
 			throttle, err := NewThrottle(ThrottleConfig{
 				MinRate: row.rate, Window: row.window, Rand: source, Clock: clock.NewFake(throttleEpoch),
 			})
 			require.NoError(t, err)
 			for range row.free {
 				assert.Zero(t, throttle.Status().Refusal)
-				throttle.ended(t, 1, notTaken)
+				throttle.ended(t, 1, overloaded)
 			}
 			assert.Positive(t, throttle.Status().Refusal)
 			_, err = throttle.Allow()
@@ -246,8 +246,8 @@ func TestThrottle_MinRate(t *testing.T) {
 func TestThrottle_WindowSlides_K10(t *testing.T) {
 	throttle, fake, _ := newTestThrottle(t, ThrottleConfig{Window: 10 * time.Second})
 	for range 10 { // one bucket after the other
-		throttle.ended(t, 3, accepted)
-		throttle.ended(t, 7, notTaken)
+		throttle.ended(t, 3, tookIt)
+		throttle.ended(t, 7, overloaded)
 		fake.Advance(time.Second)
 	}
 	for i := range 10 { // and out again
@@ -257,7 +257,7 @@ func TestThrottle_WindowSlides_K10(t *testing.T) {
 		fake.Advance(time.Second)
 	}
 	assert.Equal(t, ThrottleStatus{}, throttle.Status())
-	throttle.ended(t, 1, accepted)
+	throttle.ended(t, 1, tookIt)
 	fake.Advance(365 * 24 * time.Hour)
 	assert.Equal(t, ThrottleStatus{}, throttle.Status())
 }
@@ -270,13 +270,13 @@ func TestThrottle_ProbeEvery_K08(t *testing.T) {
 			if every == 0 {
 				every = time.Second
 			}
-			throttle.ended(t, 5, notTaken) // the last of them passes at the beginning
-			source.roll = always
+			throttle.ended(t, 5, overloaded) // the last of them passes at the beginning
+			source.roll = rollLeast
 			var passed []time.Duration
 			const step = 50 * time.Millisecond
 			for at := time.Duration(0); at < 5*every; at += step {
 				if permit, err := throttle.Allow(); err == nil {
-					permit.Done(notTaken)
+					permit.Done(overloaded)
 					passed = append(passed, at)
 				}
 				fake.Advance(step)
@@ -289,10 +289,10 @@ func TestThrottle_ProbeEvery_K08(t *testing.T) {
 // A call that chance lets pass is as good as a probe: the next is due from then on.
 func TestThrottle_ProbeAfterTheLastThatPassed(t *testing.T) {
 	throttle, fake, source := newTestThrottle(t, ThrottleConfig{})
-	throttle.ended(t, 5, notTaken)
+	throttle.ended(t, 5, overloaded)
 	fake.Advance(900 * time.Millisecond)
-	throttle.ended(t, 1, notTaken)
-	source.roll = always
+	throttle.ended(t, 1, overloaded)
+	source.roll = rollLeast
 	fake.Advance(999 * time.Millisecond)
 	_, err := throttle.Allow()
 	require.ErrorIs(t, err, ErrThrottled)
@@ -303,8 +303,8 @@ func TestThrottle_ProbeAfterTheLastThatPassed(t *testing.T) {
 
 func TestThrottle_OneProbeOfAThousandCallers_K03(t *testing.T) {
 	throttle, fake, source := newTestThrottle(t, ThrottleConfig{MaxReject: 1})
-	throttle.ended(t, 5, notTaken)
-	source.roll = always
+	throttle.ended(t, 5, overloaded)
+	source.roll = rollLeast
 	for range 10 {
 		fake.Advance(time.Second)
 		var passed atomic.Int32
@@ -314,7 +314,7 @@ func TestThrottle_OneProbeOfAThousandCallers_K03(t *testing.T) {
 				<-begin
 				if permit, err := throttle.Allow(); err == nil {
 					passed.Add(1)
-					permit.Done(notTaken)
+					permit.Done(overloaded)
 				}
 			})
 		}
@@ -343,10 +343,10 @@ func TestThrottle_RecoversAfterAnOutage_K08(t *testing.T) {
 				if permit, err := throttle.Allow(); err == nil {
 					sent[second]++
 					if second >= down && second < up {
-						permit.Done(notTaken)
+						permit.Done(overloaded)
 					} else {
 						taken[second]++
-						permit.Done(accepted)
+						permit.Done(tookIt)
 					}
 				}
 				fake.Advance(time.Second / perSecond)
@@ -387,9 +387,9 @@ func servedAtCapacity(t *testing.T, k float64, seed uint64, rps, capacity, secon
 					if second >= settling {
 						taken++
 					}
-					permit.Done(accepted)
+					permit.Done(tookIt)
 				} else {
-					permit.Done(notTaken)
+					permit.Done(overloaded)
 				}
 			}
 			fake.Advance(time.Second / time.Duration(rps))
@@ -429,9 +429,9 @@ func TestThrottle_HalfAccepted(t *testing.T) {
 			if permit, err := throttle.Allow(); err == nil {
 				passed++
 				if passed%2 == 0 {
-					permit.Done(accepted)
+					permit.Done(tookIt)
 				} else {
-					permit.Done(notTaken)
+					permit.Done(overloaded)
 				}
 			}
 			fake.Advance(10 * time.Millisecond)
@@ -517,9 +517,9 @@ func TestThrottleConfig_Validate_P02(t *testing.T) {
 // nothing.
 func TestThrottle_UseKeepsTheCounts_P01_P02(t *testing.T) {
 	throttle, fake, source := newTestThrottle(t, ThrottleConfig{})
-	throttle.ended(t, 25, accepted)
-	throttle.ended(t, 75, notTaken)
-	source.roll = always
+	throttle.ended(t, 25, tookIt)
+	throttle.ended(t, 75, overloaded)
+	source.roll = rollLeast
 	_, err := throttle.Allow()
 	require.ErrorIs(t, err, ErrThrottled)
 	before := throttle.Status()
@@ -565,15 +565,15 @@ func TestThrottle_UseWhileCallsAreUnderWay_P01(t *testing.T) {
 	good, _ := throttle.Allow()
 	neutral, _ := throttle.Allow()
 	require.NoError(t, throttle.Use(ThrottleConfig{K: 3}))
-	good.Done(accepted)
+	good.Done(tookIt)
 	neutral.Done(outcome.Outcome{Class: outcome.Canceled})
 	assert.Equal(t, ThrottleStatus{Requests: 1, Accepts: 1}, throttle.Status())
 }
 
 func TestThrottledError(t *testing.T) {
 	throttle, _, source := newTestThrottle(t, ThrottleConfig{ProbeEvery: 1500 * time.Millisecond})
-	throttle.ended(t, 5, notTaken)
-	source.roll = always
+	throttle.ended(t, 5, overloaded)
+	source.roll = rollLeast
 	_, err := throttle.Allow()
 	require.ErrorIs(t, err, ErrThrottled)
 	assert.NotErrorIs(t, err, ErrOpen)
@@ -630,8 +630,8 @@ func TestThrottle_Do(t *testing.T) {
 	assert.Equal(t, "fn", wrong.Field)
 	assert.Equal(t, 2, throttle.Status().Requests)
 
-	throttle.ended(t, 50, notTaken)
-	source.roll = always
+	throttle.ended(t, 50, overloaded)
+	source.roll = rollLeast
 	err := throttle.Do(t.Context(), func(context.Context) error { assert.Fail(t, "it was called"); return nil })
 	assert.ErrorIs(t, err, ErrThrottled)
 }
@@ -678,7 +678,7 @@ func TestThrottleTransport_Keyed(t *testing.T) {
 		{"key", func(req *http.Request) string { return req.URL.Path }, []string{"http://a/x", "http://b/x", "https://c/x"}, []string{"http://a/y"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			source := &dice{roll: never}
+			source := &loadedDice{roll: rollMost}
 			next := &replies{got: map[string]int{}}
 			tr, err := NewThrottleTransport(next, ThrottleConfig{
 				MinRate: Off, Key: row.key, Rand: source, Clock: clock.NewFake(throttleEpoch),
@@ -700,7 +700,7 @@ func TestThrottleTransport_Keyed(t *testing.T) {
 					require.NoError(t, get(url))
 				}
 			}
-			source.roll = always
+			source.roll = rollLeast
 			for _, url := range row.sick {
 				assert.ErrorIs(t, get(url), ErrThrottled, url)
 			}
@@ -786,8 +786,8 @@ func (c *closes) Close() error {
 // that a caller needs, also from within an http.Client.
 func TestThrottleTransport_Refused(t *testing.T) {
 	throttle, _, source := newTestThrottle(t, ThrottleConfig{})
-	throttle.ended(t, 20, notTaken)
-	source.roll = always
+	throttle.ended(t, 20, overloaded)
+	source.roll = rollLeast
 	sent := 0
 	client := &http.Client{Transport: throttle.Transport(tripFunc(func(*http.Request) (*http.Response, error) {
 		sent++

@@ -58,46 +58,59 @@ func newWindow(s *settings) window {
 	case s.WindowCalls > 0:
 		return &countWindow{size: uint64(s.WindowCalls)}
 	default:
-		return &timeWindow{width: s.Window / buckets}
+		return &timeWindow{ticks: ticks{width: s.Window / buckets}}
 	}
 }
 
-// buckets is how many parts a window of time has. It slides by one of them.
+// buckets is how many ticks a window of time has. It slides by one of them.
 const buckets = 10
 
-// tally counts something by time, in buckets of one tick each, which are used again ten
+// ticks divides time. It does not go back, also if the clock does, or if instants are handed
+// in late.
+type ticks struct {
+	width  time.Duration // of a tick: a tenth of the window
+	latest atomic.Int64
+}
+
+func (t *ticks) at(at time.Duration) int64 {
+	tick := int64(at / t.width)
+	for {
+		latest := t.latest.Load()
+		if tick <= latest {
+			return latest
+		}
+		if t.latest.CompareAndSwap(latest, tick) {
+			return tick
+		}
+	}
+}
+
+// tally counts something by tick, in buckets of one tick each, which are used again ten
 // ticks later. It may be used concurrently.
-type tally [buckets]atomic.Uint64 // tick in the upper half, count in the lower
+type tally [buckets]atomic.Uint64 // tick in the upper half, modulo 2^32; count in the lower
 
 const countMask = 1<<32 - 1
 
-// holds reports whether a bucket that was begun for a tick takes what belongs to another:
-// the same, or a slightly earlier one, because instants may be handed in late. Any other is
-// a tick of long ago, also where ticks begin anew.
-func holds(bucket, tick uint32) bool { return bucket-tick < buckets }
-
-func (t *tally) add(tick uint32) {
+func (t *tally) add(tick int64) {
 	bucket := &t[tick%buckets]
 	for {
 		word := bucket.Load()
-		switch had := uint32(word >> 32); {
-		case holds(had, tick):
+		if had := uint32(word >> 32); had-uint32(tick) < buckets { // later if we are late
 			if uint32(bucket.Add(1)>>32) == had {
 				return
 			}
 			bucket.Add(^uint64(0)) // it was begun anew between the two
-		case bucket.CompareAndSwap(word, uint64(tick)<<32|1):
+		} else if bucket.CompareAndSwap(word, uint64(tick)<<32|1) {
 			return
 		}
 	}
 }
 
 // takeBack takes one out of the latest bucket that has any.
-func (t *tally) takeBack(now uint32) {
-	for back := range uint32(buckets) {
-		tick := now - back
+func (t *tally) takeBack(now int64) {
+	for tick := now; tick > now-buckets && tick >= 0; tick-- {
 		bucket := &t[tick%buckets]
-		for word := bucket.Load(); uint32(word>>32) == tick && word&countMask > 0; word = bucket.Load() {
+		for word := bucket.Load(); uint32(word>>32) == uint32(tick) && word&countMask > 0; word = bucket.Load() {
 			if bucket.CompareAndSwap(word, word-1) {
 				return
 			}
@@ -106,49 +119,37 @@ func (t *tally) takeBack(now uint32) {
 }
 
 // sum returns what was counted in the ten ticks up to now.
-func (t *tally) sum(now uint32) (n int) {
+func (t *tally) sum(now int64) (n int) {
 	for i := range t {
-		if word := t[i].Load(); now-uint32(word>>32) < buckets {
+		if word := t[i].Load(); uint32(now)-uint32(word>>32) < buckets {
 			n += int(word & countMask)
 		}
 	}
 	return n
 }
 
-// latest returns the latest tick of which anything was counted, or now.
-func (t *tally) latest(now uint32) uint32 {
-	for i := range t {
-		if tick := uint32(t[i].Load() >> 32); holds(tick, now) {
-			now = tick
-		}
-	}
-	return now
-}
-
 // timeWindow counts the calls of a time.
 type timeWindow struct {
-	width     time.Duration // of a tick: a tenth of the window
+	ticks     ticks
 	successes tally
 	others    [buckets]others
 }
 
-// others are the calls of a bucket that were not good and fast.
+// others are the calls of a tick that were not good and fast.
 type others struct {
-	tick               uint32
+	tick               int64
 	slowButGood        uint32
 	failures, slowFail uint32
 }
 
-func (w *timeWindow) tick(at time.Duration) uint32 { return uint32(max(at, 0) / w.width) }
-
 func (w *timeWindow) timed() bool { return true }
 
-func (w *timeWindow) success(at time.Duration) { w.successes.add(w.tick(at)) }
+func (w *timeWindow) success(at time.Duration) { w.successes.add(w.ticks.at(at)) }
 
 func (w *timeWindow) add(at time.Duration, failed, slow bool) {
-	tick := w.tick(at)
+	tick := w.ticks.at(at)
 	o := &w.others[tick%buckets]
-	if !holds(o.tick, tick) {
+	if o.tick != tick {
 		*o = others{tick: tick}
 	}
 	switch {
@@ -165,7 +166,7 @@ func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 // broke takes the success from the latest bucket that has one: it was not long ago,
 // and a bucket more or less is what the window is exact to.
 func (w *timeWindow) broke(at time.Duration, slow bool) {
-	if now := w.tick(at); slow {
+	if now := w.ticks.at(at); slow {
 		w.takeBackSlow(now)
 	} else {
 		w.successes.takeBack(now)
@@ -173,9 +174,9 @@ func (w *timeWindow) broke(at time.Duration, slow bool) {
 	w.add(at, true, slow)
 }
 
-func (w *timeWindow) takeBackSlow(now uint32) {
-	for back := range uint32(buckets) {
-		if o := &w.others[(now-back)%buckets]; o.tick == now-back && o.slowButGood > 0 {
+func (w *timeWindow) takeBackSlow(now int64) {
+	for tick := now; tick > now-buckets && tick >= 0; tick-- {
+		if o := &w.others[tick%buckets]; o.tick == tick && o.slowButGood > 0 {
 			o.slowButGood--
 			return
 		}
@@ -183,12 +184,7 @@ func (w *timeWindow) takeBackSlow(now uint32) {
 }
 
 func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
-	now := w.successes.latest(w.tick(at))
-	for i := range w.others {
-		if holds(w.others[i].tick, now) {
-			now = w.others[i].tick
-		}
-	}
+	now := w.ticks.at(at)
 	successes = w.successes.sum(now)
 	for i := range w.others {
 		if o := &w.others[i]; now-o.tick < buckets {

@@ -122,9 +122,20 @@ func (r *Record) Request() *http.Request { return &r.first.req }
 // CallerRequest returns the caller's own request, which nobody may change.
 func (r *Record) CallerRequest() *http.Request { return r.caller }
 
-// CallerErr returns the error of the caller's context: who gave up is judged by
-// that alone.
-func (r *Record) CallerErr() error { return r.caller.Context().Err() }
+// CallerErr returns the error of the caller's context, or that of one who gave up in the
+// old way, which the time limit of http.Client also takes, and may be the first to: who gave
+// up is judged by that alone.
+func (r *Record) CallerErr() error {
+	if err := r.caller.Context().Err(); err != nil {
+		return err
+	}
+	select {
+	case <-r.caller.Cancel: //nolint:staticcheck // http.Client sets it
+		return context.Canceled
+	default:
+		return nil
+	}
+}
 
 // GivesUp returns when the caller or the call's own limit will end it; zero is
 // never. The caller's deadline is compared with the call's clock as it is.
