@@ -40,15 +40,24 @@ func (p Pick) Done() { p.pick.Done() }
 func (p *Pool) Pick(info Info) (Pick, error) {
 	pick, news, err := p.pick(info)
 	if news {
-		p.tellPicked()
+		p.tellPicked(pick, err)
 	}
 	return pick, err
 }
 
-// tellPicked tells what picks have changed. No lock may be held.
-func (p *Pool) tellPicked() {
+// tellPicked tells what a pick has changed. No lock may be held. If a callback panics,
+// nobody gets the pick.
+func (p *Pool) tellPicked(pick Pick, err error) {
+	told := false
+	defer func() {
+		if !told && err == nil {
+			pick.Answered(outcome.Answer{Class: outcome.Canceled})
+			pick.Done()
+		}
+	}()
 	p.tell()
 	p.cfg.Breakers.Tell()
+	told = true
 }
 
 // pick is [Pool.Pick] under the lock of the queue: it calls nobody back, and says whether
@@ -77,7 +86,7 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 				news = true
 			}
 			if !a.OK {
-				c.node.Release()
+				c.node.Undo()
 				continue // others were faster: its breaker has all the probes that it wants
 			}
 			pick.Pass, pick.Number = a.Pass, a.Number
@@ -179,7 +188,7 @@ func (p *Pool) pickWait(ctx context.Context, info Info) (pick Pick, waited bool,
 	}
 	pick, news, err := p.pickQueued(ctx, info, p.snapshot.Load().queue)
 	if news {
-		p.tellPicked()
+		p.tellPicked(pick, err)
 	}
 	return pick, true, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/internal/random"
@@ -31,6 +32,7 @@ type Pool struct {
 
 	now         func() time.Time
 	queue       queue
+	changes     events.Queue[Change]
 	maxConnAge  atomic.Int64 // nanoseconds
 	hideReports atomic.Bool
 
@@ -58,8 +60,6 @@ type Pool struct {
 	serial    uint64
 	closed    bool
 	status    Status
-	changes   []Change      // not told yet
-	telling   chan struct{} // closed when all are told, nil if nobody is at it
 }
 
 // NewPool returns a pool that watches its resolver until it is closed, or all
@@ -76,7 +76,7 @@ func NewPool(cfg Config) (*Pool, error) {
 		stop: cancel, stopped: make(chan struct{}),
 		byKey: map[discovery.Key]*member{}, draining: map[*node.Node]clock.Timer{},
 	}
-	p.now = clock.Instants(p.clock)
+	p.now, p.changes.Tell = clock.Instants(p.clock), cfg.OnChange
 	if err := p.setLocked(cfg.Algorithm, cfg.Rules); err != nil { // nobody else has it yet
 		cancel()
 		return nil, err
@@ -241,17 +241,13 @@ func (p *Pool) Close() {
 		if p.rebuild != nil {
 			p.rebuild.Stop()
 		}
-		p.changes = nil
 		p.readyLocked()
 	}
-	telling := p.telling
 	p.mu.Unlock()
 	p.serve() // nobody waits for room any more
 	p.stop()
 	<-p.stopped
-	if telling != nil {
-		<-telling
-	}
+	p.changes.Close()
 	for _, m := range members {
 		stopTimers(m.node)
 		m.node.Remove()

@@ -106,7 +106,7 @@ func (p *Pool) publishLocked(now time.Time, change *Change) {
 			change.Available++
 		}
 	}
-	p.changes = append(p.changes, *change)
+	p.changes.Add(*change)
 }
 
 // lastsFor returns after which time a snapshot is stale: weights grow, pickers age.
@@ -203,27 +203,8 @@ func (p *Pool) subsetSize(r Rules) int {
 }
 
 // tell lets those go who wait for what has just been published, and calls the hook
-// with the changes that have not been told. Calls do not overlap: if another
-// goroutine is at it, it tells ours too.
+// with the changes that have not been told.
 func (p *Pool) tell() {
 	p.serve()
-	p.mu.Lock()
-	if p.telling != nil {
-		p.mu.Unlock()
-		return
-	}
-	told := make(chan struct{})
-	p.telling = told
-	for len(p.changes) > 0 {
-		changes := p.changes
-		p.changes = nil
-		p.mu.Unlock()
-		for _, c := range changes {
-			p.cfg.OnChange(c)
-		}
-		p.mu.Lock()
-	}
-	p.telling = nil
-	close(told)
-	p.mu.Unlock()
+	p.changes.Flush()
 }

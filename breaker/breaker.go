@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -13,7 +14,7 @@ type Breaker struct {
 	name     string
 	settings atomic.Pointer[settings]
 	phase    atomic.Pointer[phase]
-	changes  *changes
+	changes  *events.Queue[Change]
 	gate     *gate // nil unless a balancer asks it
 
 	mu    sync.Mutex // guards what follows, and changes of the fields above; no callback runs under it
@@ -27,10 +28,10 @@ func New(name string, cfg Config) (*Breaker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newBreaker(name, set, &changes{tell: cfg.OnChange}, nil), nil
+	return newBreaker(name, set, &events.Queue[Change]{Tell: cfg.OnChange}, nil), nil
 }
 
-func newBreaker(name string, set *settings, c *changes, g *gate) *Breaker {
+func newBreaker(name string, set *settings, c *events.Queue[Change], g *gate) *Breaker {
 	b := &Breaker{name: name, changes: c, gate: g}
 	b.settings.Store(set)
 	b.phase.Store(b.phaseOfMode(Created, set.elapsed()))
@@ -106,9 +107,10 @@ func (b *Breaker) ramp(set *settings, p *phase, at time.Duration, must bool) (Pe
 	return Permit{phase: p, start: at}, nil
 }
 
-// refuse refuses a call, unless it must pass or the mode is to let all pass.
+// refuse refuses a call, unless it must pass or the mode is to let all pass. Nothing must
+// pass what somebody has opened by hand.
 func (b *Breaker) refuse(set *settings, p *phase, at time.Duration, must bool) (Permit, *OpenError) {
-	if must {
+	if must && set.Mode != ForcedOpen {
 		return Permit{phase: p, probe: forced, start: at}, nil
 	}
 	p.rejected.Add(1)
@@ -182,7 +184,7 @@ func (b *Breaker) closeLocked(set *settings, at time.Duration) {
 func (b *Breaker) enterLocked(next *phase) {
 	last := b.phase.Load()
 	b.phase.Store(next)
-	if last.state == next.state || b.changes.tell == nil {
+	if last.state == next.state || b.changes.Tell == nil {
 		return
 	}
 	set := b.settings.Load()
@@ -193,7 +195,7 @@ func (b *Breaker) enterLocked(next *phase) {
 	if next.state == Open && next.until != forever {
 		c.Until = set.start.Add(next.until)
 	}
-	b.changes.add(c)
+	b.changes.Add(c)
 }
 
 // unlock lets go of the lock, and then tells what has changed.
@@ -212,7 +214,7 @@ func (b *Breaker) tell(changed bool) {
 	if changed && b.gate != nil {
 		b.gate.node.Changed()
 	}
-	b.changes.flush()
+	b.changes.Flush()
 }
 
 // tellFor is tell for somebody who does not get the permit if a callback panics.

@@ -1,9 +1,6 @@
 package breaker
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // Change is an event: a breaker has gone from one state to another.
 type Change struct {
@@ -53,68 +50,3 @@ const (
 	// WasReset: Reset was called.
 	WasReset Reason = "reset"
 )
-
-// changes tells the changes of one breaker or of all those of a group, in order and
-// one at a time.
-type changes struct {
-	tell func(Change) // nil if nobody wants to know
-
-	mu      sync.Mutex // guards what follows; taken last; not held while telling
-	queue   []Change
-	telling chan struct{} // closed when nobody is at it any more; nil if nobody is
-	closed  bool
-}
-
-// add takes a change that is to be told.
-func (c *changes) add(change Change) {
-	if c.tell == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.queue = append(c.queue, change)
-	}
-}
-
-// flush tells what was added. If another goroutine is at it, that one tells ours too.
-// Should the callback panic, the rest is told the next time.
-func (c *changes) flush() {
-	if c.tell == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.telling != nil {
-		return
-	}
-	for len(c.queue) > 0 {
-		c.tellNextLocked()
-	}
-	c.queue = nil
-}
-
-// tellNextLocked lets go of the lock while it tells, also if that panics.
-func (c *changes) tellNextLocked() {
-	next := c.queue[0]
-	c.queue = c.queue[1:]
-	c.telling = make(chan struct{})
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		close(c.telling)
-		c.telling = nil
-	}()
-	c.tell(next)
-}
-
-// close drops what is not told yet, and waits for the call that is under way.
-func (c *changes) close() {
-	c.mu.Lock()
-	c.closed, c.queue = true, nil
-	telling := c.telling
-	c.mu.Unlock()
-	if telling != nil {
-		<-telling
-	}
-}

@@ -107,7 +107,7 @@ func sameWindow(a, b *settings) bool {
 
 // Mute ends the events: OnChange is not called any more when Mute has returned, from
 // where it must not be called. The breaker goes on.
-func (b *Breaker) Mute() { b.changes.close() }
+func (b *Breaker) Mute() { b.changes.Close() }
 
 // Reset makes the breaker as if it were new: closed, with nothing counted, or as its
 // mode says. Permits that are out are not counted any more.

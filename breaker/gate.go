@@ -52,12 +52,13 @@ func (g *gate) Refusal() (until time.Time, err error) {
 // Answered implements [node.Pass].
 func (p *phase) Answered(probe int32, a outcome.Answer) {
 	set := p.breaker.settings.Load()
-	r := Result{Class: a.Class, Took: a.Took}
+	r, at := Result{Class: a.Class, Took: a.Took}, set.at(a.Now)
 	v := set.verdictOfAnswer(a)
 	if v == bad {
-		r.RetryAfter = pushback.RetryAfter(a.Header, a.Now)
+		at = set.read(at)
+		r.RetryAfter = pushback.RetryAfter(a.Header, set.start.Add(at))
 	}
-	p.ended(set, probe, set.at(a.Now), v, r)
+	p.ended(set, probe, at, v, r)
 }
 
 // verdictOfAnswer is verdictOf for what came over HTTP: a server that is not available

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
@@ -15,7 +16,7 @@ import (
 // for concurrent use.
 type Group struct {
 	settings atomic.Pointer[settings]
-	changes  *changes
+	changes  *events.Queue[Change]
 	keyed    keyed[*Breaker]
 
 	mu    sync.Mutex // guards what follows; taken before the locks of breakers; no callback runs under it
@@ -29,7 +30,7 @@ func NewGroup(cfg Config) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{changes: &changes{tell: cfg.OnChange}, gates: map[*gate]struct{}{}}
+	g := &Group{changes: &events.Queue[Change]{Tell: cfg.OnChange}, gates: map[*gate]struct{}{}}
 	g.settings.Store(set)
 	g.keyed = keyed[*Breaker]{
 		build:   func(key string) *Breaker { return newBreaker(key, g.settings.Load(), g.changes, nil) },
@@ -94,11 +95,11 @@ func (g *Group) Close() {
 	for gate := range gates {
 		gate.Gone()
 	}
-	g.changes.close()
+	g.changes.Close()
 }
 
 // Tell calls OnChange with what has not been told yet. The balancer calls it.
-func (g *Group) Tell() { g.changes.flush() }
+func (g *Group) Tell() { g.changes.Flush() }
 
 // Gate makes the breaker of a balancer's endpoint. The balancer calls it.
 func (g *Group) Gate(n *node.Node) node.Gate {

@@ -115,7 +115,7 @@ type Throttle struct {
 // throttleSettings is a valid configuration as throttles use it.
 type throttleSettings struct {
 	ThrottleConfig
-	least   float64       // calls in the window
+	least   float64 // calls in the window
 	elapsed func() time.Duration
 	floats  func() float64
 	refusal *ThrottledError

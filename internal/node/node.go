@@ -92,8 +92,9 @@ type Watcher interface {
 // It is safe for concurrent use.
 type Gate interface {
 	// Acquire asks for an attempt at the instant now, zero if that is not known. One
-	// that must pass, because health is ignored, passes in any case. Whoever is refused
-	// finds the reason in the node. It calls nobody back.
+	// that must pass, because health is ignored, is refused only for a reason that
+	// nothing overrules. Whoever is refused finds the reason in the node, now or in a
+	// moment. It calls nobody back.
 	Acquire(now time.Time, must bool) Admission
 	// Refusal returns the error of those who are refused at present, nil if nobody is,
 	// and when the node is tried again, zero if that is not known.
@@ -296,12 +297,15 @@ func (n *Node) Acquire() Grant {
 	if load&removedBit == 0 && (limit == 0 || load&inFlightMask <= limit) {
 		return Granted
 	}
-	n.give(onePick + 1)
+	n.Undo()
 	if load&removedBit != 0 {
 		return Gone
 	}
 	return Full
 }
+
+// Undo makes what Acquire granted as if it had not been.
+func (n *Node) Undo() { n.give(onePick + 1) }
 
 // Release ends what Acquire began.
 func (n *Node) Release() { n.give(1) }
