@@ -1,6 +1,9 @@
 package evenkeel
 
-import "github.com/evenkeel-go/evenkeel/breaker"
+import (
+	"github.com/evenkeel-go/evenkeel/breaker"
+	"github.com/evenkeel-go/evenkeel/internal/events"
+)
 
 // guards are what refuses calls to what is broken. They outlive the policies under which
 // they work.
@@ -38,20 +41,24 @@ func (s *settings) guardsFor(c Config, before guards, target string) (g guards, 
 // breakerConfig completes a breaker's configuration with what the transport decides for
 // all policies.
 func (s *settings) breakerConfig(c breaker.Config) breaker.Config {
-	c.Clock, c.Rand, c.Classifier, c.OnChange = s.clock, s.rand, s.classifier, s.hooks.Breaker
+	c.Clock, c.Rand, c.Classifier, c.OnChange = s.clock, s.rand, s.classifier, nil
+	if s.hooks.Breaker != nil {
+		c.OnChange = s.changes.tell
+	}
 	return c
+}
+
+// changes tells the hook what the breakers of a transport do, those of policies that are gone
+// included, until it is closed.
+type changes struct{ events.Queue[breaker.Change] }
+
+func (c *changes) tell(change breaker.Change) {
+	c.Add(change)
+	c.Flush()
 }
 
 // throttleConfig does the same for a throttle.
 func (s *settings) throttleConfig(c breaker.ThrottleConfig) breaker.ThrottleConfig {
 	c.Clock, c.Rand, c.Classifier = s.clock, s.rand, s.classifier
 	return c
-}
-
-// close ends the events.
-func (g guards) close() {
-	g.endpoints.Close()
-	if g.target != nil {
-		g.target.Mute()
-	}
 }

@@ -30,8 +30,8 @@ type Hooks struct {
 	// unavailable, and when panic begins and ends.
 	Endpoints func(balancer.Change)
 	// Breaker is told of each change of state of a circuit breaker, in order: of an
-	// endpoint's, which is named after its address, or of the target's. It is also
-	// called from timers.
+	// endpoint's, which is named after its address, or of the target's. Calls do not
+	// overlap; some come from timers.
 	Breaker func(breaker.Change)
 	// Discovery is told what the resolver finds, and what it fails to.
 	Discovery func(discovery.Event)

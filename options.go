@@ -30,6 +30,7 @@ type settings struct {
 	clock      clock.Clock
 	rand       rand.Source
 	hooks      Hooks
+	changes    *changes // of breakers
 	fallback   Fallback
 	others     http.RoundTripper
 }
@@ -53,7 +54,10 @@ func WithRules(r balancer.Rules) Option {
 	return option(func(s *settings) { s.config.Rules = r })
 }
 
-// WithBreaker says when an endpoint is left alone because it is broken.
+// WithBreaker says when an endpoint is left alone because it is broken. It is picked all the
+// same if health is ignored because too few endpoints are available (balancer.Panic), so a
+// single endpoint always is: to refuse calls at once, use [WithTargetBreaker], or set
+// Panic.Reject.
 func WithBreaker(c breaker.Config) Option {
 	return option(func(s *settings) { s.config.Breaker = c })
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
@@ -43,6 +44,7 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 		o.apply(&s)
 	}
 	s.config = s.config.withDefaults()
+	s.changes = &changes{events.Queue[breaker.Change]{Tell: s.hooks.Breaker}}
 	target, err := s.check(targetURL)
 	if err != nil {
 		return nil, err
@@ -143,9 +145,10 @@ func (t *Transport) refuse(req *http.Request, reason outcome.Reason, cause error
 }
 
 // Update replaces the policy. Calls under way finish under the one that they
-// began with; endpoints keep all that is known of them, and what is left of the
-// retry quota stays, and open breakers stay open. If the new policy is invalid, the error says all that is
-// wrong with it, and nothing has changed.
+// began with; endpoints keep all that is known of them, open breakers stay open, and
+// what is left of the retry quota stays. If the new policy is invalid, the error says all
+// that is wrong with it, and nothing has changed. A transport that is closed returns
+// [ErrClosed].
 func (t *Transport) Update(c Config) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -153,6 +156,9 @@ func (t *Transport) Update(c Config) error {
 	c = c.withDefaults()
 	t.updating.Lock()
 	defer t.updating.Unlock()
+	if t.closed.Load() {
+		return ErrClosed
+	}
 	old := t.stack.Load()
 	retrier, err := old.retrier.With(t.retryPolicy(c))
 	if err != nil {
@@ -174,9 +180,9 @@ func (t *Transport) Update(c Config) error {
 // Config returns the policy in force, with every default filled in.
 func (t *Transport) Config() Config { return t.stack.Load().config }
 
-// Breakers returns the circuit breakers of the endpoints, by address, to look at them or to
-// force them open.
-func (t *Transport) Breakers() *breaker.Group { return t.stack.Load().guards.endpoints }
+// Breakers returns the circuit breakers of the endpoints, sorted by their names, which are the
+// addresses: to look at them, or to force one open.
+func (t *Transport) Breakers() []*breaker.Breaker { return t.stack.Load().guards.endpoints.All() }
 
 // Ready waits until the first endpoints are known. Calls do that by themselves;
 // a service that must not start without its backends asks here.
@@ -215,8 +221,10 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 func (t *Transport) Close() error {
 	t.closed.Store(true)
 	t.pool.Close()
-	t.updating.Lock() // a policy that is coming may bring others
-	defer t.updating.Unlock()
-	t.stack.Load().guards.close()
+	t.updating.Lock() // no other policy comes any more
+	endpoints := t.stack.Load().guards.endpoints
+	t.updating.Unlock()
+	endpoints.Close()
+	t.settings.changes.Close()
 	return nil
 }

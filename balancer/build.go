@@ -74,11 +74,21 @@ func (b *builder) build(s *snapshot, members []*member) {
 func byAttribute(members []*member, attribute string) map[string][]*member {
 	values := map[string][]*member{}
 	for _, m := range members {
-		if value := m.node.Published().Attributes[attribute]; value != "" && m.reasons&node.Leaving == 0 {
+		if value := m.node.Published().Attributes[attribute]; value != "" && m.reasons&(node.Removed|node.Draining) == 0 {
 			values[value] = append(values[value], m)
 		}
 	}
 	return values
+}
+
+// gatesOf returns what keeps members from being picked, as far as it is their breakers.
+func gatesOf(members []*member) (gates []node.Gate) {
+	for _, m := range members {
+		if gate := m.node.Gate(); gate != nil && m.reasons&(node.Open|node.ForcedOpen) != 0 {
+			gates = append(gates, gate)
+		}
+	}
+	return gates
 }
 
 // tierPlan is a tier that is being built.
@@ -121,9 +131,9 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	case len(members) == 0:
 		c.cause = errNoneFound
 	case !calm && b.rules.Panic.Reject && len(c.tiers) > 0:
-		c.cause = errPanic
+		c.cause, c.gates = errPanic, gatesOf(members)
 	case len(c.leaves) == 0:
-		c.cause = errAllUnavailable
+		c.cause, c.gates = errAllUnavailable, gatesOf(members)
 	default:
 		c.cuts = newCuts(shares)
 	}

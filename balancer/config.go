@@ -44,8 +44,8 @@ type Config struct {
 	Wrap func(http.RoundTripper) http.RoundTripper
 
 	// Breakers, if set, is the breaker.Group that has a circuit breaker for each
-	// endpoint. An endpoint whose breaker is open is not available. Whoever made the
-	// group closes it, after the pool.
+	// endpoint. An endpoint whose breaker is open is not available. Its Clock must be
+	// that of the pool. Whoever made the group closes it, after the pool.
 	Breakers node.Gatekeeper
 
 	// Clock is the clock to use; nil means the system's.

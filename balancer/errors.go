@@ -37,5 +37,11 @@ func (e *NoEndpointsError) Error() string { return ErrNoEndpoints.Error() + ": "
 // Unwrap makes errors.Is find [ErrNoEndpoints] and the cause.
 func (e *NoEndpointsError) Unwrap() []error { return []error{ErrNoEndpoints, e.Cause} }
 
-// Reason returns [outcome.NoEndpoints].
-func (e *NoEndpointsError) Reason() outcome.Reason { return outcome.NoEndpoints }
+// Reason returns [outcome.Open] if circuit breakers are to blame, otherwise
+// [outcome.NoEndpoints].
+func (e *NoEndpointsError) Reason() outcome.Reason {
+	if outcome.ReasonOf(e.Cause) == outcome.Open {
+		return outcome.Open
+	}
+	return outcome.NoEndpoints
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,7 +71,7 @@ func still(t *testing.T, cfg Config, b breaker.Config, endpoints ...discovery.En
 func (g *guarded) at(t testing.TB, address string) *breaker.Breaker {
 	t.Helper()
 	for _, b := range g.breakers.All() {
-		if b.Name() == address {
+		if b.Name() == address || strings.HasPrefix(b.Name(), address+" (") {
 			return b
 		}
 	}
@@ -200,7 +201,7 @@ func TestGate_AllRefusedEnds_K15(t *testing.T) {
 		require.ErrorAs(t, err, &refused)
 		assert.Equal(t, state, refused.State)
 		assert.Equal(t, until, refused.Until)
-		assert.Equal(t, outcome.NoEndpoints, outcome.ReasonOf(err))
+		assert.Equal(t, outcome.Open, outcome.ReasonOf(err))
 	}
 	check(breaker.Open, epoch.Add(5*time.Second))
 	_, err := g.Pick(Info{Now: g.now()})
@@ -579,6 +580,7 @@ func TestGate_EndpointLeaves_K14_B14(t *testing.T) {
 			assert.NotSame(t, old, g.at(t, "a:80"))
 			assert.Equal(t, breaker.Closed, g.at(t, "a:80").State())
 			assert.Equal(t, breaker.Counts{}, g.at(t, "a:80").Counts())
+			assert.Equal(t, "a:80 (pod-2)", g.at(t, "a:80").Name())
 			assert.Equal(t, renamed, mustPick(t, g.Pool, Info{Now: g.now()}).Endpoint())
 		})
 	}

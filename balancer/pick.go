@@ -108,7 +108,7 @@ func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, *tier, error) {
 	case err != nil:
 		return nil, nil, err
 	case from.cause != nil:
-		return nil, nil, p.refusal(from.cause)
+		return nil, nil, p.refusal(from)
 	}
 	c, t := s.pick(from, info)
 	if c == nil {
@@ -125,35 +125,31 @@ func (p *Pool) Others(pick Pick, info Info) bool {
 }
 
 // refusal returns the error of a pick for which there is nothing.
-func (p *Pool) refusal(cause error) error {
+func (p *Pool) refusal(from *cluster) error {
+	cause := from.cause
 	if errors.Is(cause, ErrClosed) {
 		return ErrClosed
+	}
+	if open := soonest(from.gates); open != nil {
+		return &NoEndpointsError{Cause: fmt.Errorf("%w: %w", cause, open)}
 	}
 	err := &NoEndpointsError{Cause: cause}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.status.Err != nil && (errors.Is(cause, errUnresolved) || errors.Is(cause, errNoneFound)):
+	if p.status.Err != nil && (errors.Is(cause, errUnresolved) || errors.Is(cause, errNoneFound)) {
 		err.Cause = p.status.Err
-	case errors.Is(cause, errAllUnavailable), errors.Is(cause, errPanic):
-		if open := p.firstToOpenLocked(); open != nil {
-			err.Cause = fmt.Errorf("%w: %w", cause, open)
-		}
 	}
 	return err
 }
 
-// firstToOpenLocked returns the error of the circuit breaker that lets a call through
-// first, nil if none refuses any.
-func (p *Pool) firstToOpenLocked() (first error) {
-	var soonest time.Time
-	for _, m := range p.members {
-		if m.node.Gate() == nil || m.node.Reasons()&(node.Open|node.ForcedOpen) == 0 {
-			continue
-		}
-		until, err := m.node.Gate().Refusal()
-		if err != nil && (first == nil || (!until.IsZero() && (soonest.IsZero() || until.Before(soonest)))) {
-			first, soonest = err, until
+// soonest returns the refusal of the gate that lets an attempt pass first, nil if none
+// refuses any.
+func soonest(gates []node.Gate) (first error) {
+	var at time.Time
+	for _, gate := range gates {
+		until, err := gate.Refusal()
+		if err != nil && (first == nil || (!until.IsZero() && (at.IsZero() || until.Before(at)))) {
+			first, at = err, until
 		}
 	}
 	return first
@@ -208,8 +204,8 @@ func (p *Pool) waitForFirst(ctx context.Context) error {
 // refusedWith returns the cause, together with what keeps picks from succeeding
 // if anything does.
 func (p *Pool) refusedWith(cause error) error {
-	if none := p.snapshot.Load().main.cause; none != nil {
-		return fmt.Errorf("%w: %w", p.refusal(none), cause)
+	if main := p.snapshot.Load().main; main.cause != nil {
+		return fmt.Errorf("%w: %w", p.refusal(main), cause)
 	}
 	return cause
 }

@@ -40,7 +40,7 @@ type Pool struct {
 	marked  []*member  // whose reasons have changed
 	marking bool       // somebody publishes what is in marked
 
-	mu        sync.Mutex // guards what follows; taken before no other lock; no callback runs under it
+	mu        sync.Mutex // guards what follows; taken before the locks of breakers; no hook runs under it
 	rules     Rules
 	builder   Builder
 	learns    bool // the algorithm keeps observers

@@ -81,29 +81,38 @@ func (p *Pool) serve() {
 	if q.waiting.Load() == 0 {
 		return
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	p.serveLocked()
+	if p.serveNow() {
+		p.changes.Flush()
+		p.cfg.Breakers.Tell()
+	}
 }
 
-// serveLocked needs the lock of the queue.
-func (p *Pool) serveLocked() {
+func (p *Pool) serveNow() (news bool) {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	return p.serveLocked()
+}
+
+// serveLocked needs the lock of the queue. It says whether there is something to tell that
+// nobody who is served will tell.
+func (p *Pool) serveLocked() (news bool) {
 	q := &p.queue
 	routed := len(p.snapshot.Load().routes) > 0
 	for e := q.waiters.Front(); e != nil; {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
 		w.info.Now = p.now()
-		var news bool
-		w.pick, news, w.err = p.pick(w.info)
-		w.news = w.news || news
-		if !errors.Is(w.err, ErrSaturated) {
+		if w.pick, w.news, w.err = p.pick(w.info); !errors.Is(w.err, ErrSaturated) {
 			q.waiters.Remove(at)
 			close(w.served)
-		} else if !routed {
-			return // what there is no room for is the same for all
+			continue
+		}
+		news, w.news = news || w.news, false
+		if !routed {
+			break // what there is no room for is the same for all
 		}
 	}
+	return news
 }
 
 // pickQueued is [Pool.Pick] that waits in the queue while there is no room.
@@ -136,11 +145,13 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 	w = &waiter{info: info, served: make(chan struct{})}
 	q.mu.Lock()
 	defer q.mu.Unlock() // also if the key function of a user panics
-	p.serveLocked()
+	w.news = p.serveLocked()
 	// With routes, what is left for us may be of no use to those before us.
 	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
-		if w.pick, w.news, err = p.pick(info); !errors.Is(err, ErrSaturated) {
-			return w, nil, err
+		pick, news, failed := p.pick(info)
+		w.pick, w.news = pick, w.news || news
+		if !errors.Is(failed, ErrSaturated) {
+			return w, nil, failed
 		}
 	}
 	if q.waiters.Len() >= limits.Size {

@@ -27,9 +27,10 @@ type snapshot struct {
 // cluster is the endpoints among which a request may go: all, or those of a route.
 type cluster struct {
 	tiers  []tier
-	leaves []leaf // the groups that have traffic
-	cuts   cuts   // their shares of it, nil if there is one
-	cause  error  // why nothing may be picked, nil if something may
+	leaves []leaf      // the groups that have traffic
+	cuts   cuts        // their shares of it, nil if there is one
+	cause  error       // why nothing may be picked, nil if something may
+	gates  []node.Gate // of those that are to blame, if breakers are
 
 	healthy bool // some endpoint is available
 }

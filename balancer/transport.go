@@ -53,7 +53,8 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	if slices.Contains(record.Tried, pick.Serial()) {
 		record.StartOver() // all were tried
 	}
-	a.Take(pick.pick, !record.Again && t.pool.Others(pick, Info{Tried: record.Tried, Request: info.Request}), sending)
+	a.Take(pick.pick, sending)
+	a.Others = !record.Again && t.pool.Others(pick, Info{Tried: record.Tried, Request: info.Request})
 	resp, err := a.Send(pick.Transport())
 	if resp != nil && t.pool.hideReports.Load() {
 		resp.Header.Del(orca.Header)

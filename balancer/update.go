@@ -14,7 +14,7 @@ type Change struct {
 	// Added and Removed are who came and who left.
 	Added, Removed []discovery.Endpoint
 	// Size is how many endpoints the pool has now, Available how many of them
-	// are neither draining nor unhealthy.
+	// have no reason against them.
 	Size, Available int
 	// Panic says that so few endpoints of some priority are healthy that their
 	// health is ignored, or calls fail, as Rules.Panic says. Entering and

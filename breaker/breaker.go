@@ -16,7 +16,7 @@ type Breaker struct {
 	changes  *events.Queue[Change]
 	gate     *gate // nil unless a balancer asks it
 
-	mu    sync.Mutex // guards what follows, and changes of the fields above; no callback runs under it
+	mu    sync.Mutex // guards what follows, and changes of the fields above; of what users set, only Clock and Rand run under it
 	level int        // how many openings the open time has doubled for
 }
 
@@ -33,13 +33,14 @@ func New(name string, cfg Config) (*Breaker, error) {
 func newBreaker(name string, set *settings, c *events.Queue[Change], g *gate) *Breaker {
 	b := &Breaker{name: name, changes: c, gate: g}
 	b.settings.Store(set)
-	b.phase.Store(b.phaseOfMode(Created, set.elapsed()))
+	b.phase.Store(b.firstPhase(Created, set.elapsed()))
 	return b
 }
 
-// phaseOfMode returns the phase with which a mode begins.
-func (b *Breaker) phaseOfMode(because Reason, at time.Duration) *phase {
-	if b.settings.Load().Mode == ForcedOpen {
+// firstPhase returns the phase with which a mode begins. What was before does not count.
+func (b *Breaker) firstPhase(because Reason, at time.Duration) *phase {
+	b.level = 0
+	if b.settings.Load().mode == ForcedOpen {
 		return b.newPhase(Open, because, at, forever)
 	}
 	return b.newPhase(Closed, because, at, at)
@@ -49,7 +50,7 @@ func (b *Breaker) phaseOfMode(because Reason, at time.Duration) *phase {
 func (b *Breaker) Name() string { return b.name }
 
 // Allow asks for one call. The permit must be given back when the call has ended. The
-// error is an [*OpenError]. It never blocks and allocates nothing.
+// error is an [*OpenError]. It does not wait for anything, and allocates nothing.
 func (b *Breaker) Allow() (Permit, error) {
 	set, p := b.settings.Load(), b.phase.Load()
 	if p.state == Closed && !p.ramping.Load() {
@@ -109,11 +110,11 @@ func (b *Breaker) ramp(set *settings, p *phase, at time.Duration, must bool) (Pe
 // refuse refuses a call, unless it must pass or the mode is to let all pass. Nothing must
 // pass what somebody has opened by hand.
 func (b *Breaker) refuse(set *settings, p *phase, at time.Duration, must bool) (Permit, *OpenError) {
-	if must && set.Mode != ForcedOpen {
+	if must && set.mode != ForcedOpen {
 		return Permit{phase: p, probe: forced, start: at}, nil
 	}
 	p.rejected.Add(1)
-	if set.Mode == MetricsOnly {
+	if set.mode == MetricsOnly {
 		return Permit{}, nil
 	}
 	return Permit{}, p.refusal

@@ -76,8 +76,9 @@ type Config struct {
 	// 3, at most 10,000.
 	Probes int
 
-	// ProbeSuccesses is how many good probes close the breaker. Zero means Probes.
-	// No more probes are under way than could count.
+	// ProbeSuccesses is how many good probes close the breaker. Zero means Probes. The
+	// good ones and those under way are together never more than this or Probes,
+	// whichever is more.
 	ProbeSuccesses int
 
 	// ProbeFailures is how many failed probes open the breaker again. Zero means 1.
@@ -267,6 +268,7 @@ func checkRange(errs *field.Errors, name string, n, most int) {
 // settings is a valid configuration, with its defaults, as breakers use it.
 type settings struct {
 	Config
+	mode    Mode                 // Config.Mode, unless somebody has set another
 	start   time.Time            // of the time below
 	elapsed func() time.Duration // the present instant
 	bits    func() uint64
@@ -281,7 +283,7 @@ func newSettings(c Config) (*settings, error) {
 	if c.Classifier == nil {
 		c.Classifier = outcome.Classify
 	}
-	s := &settings{Config: c, start: c.Clock.Now(), bits: random.Bits(c.Rand)}
+	s := &settings{Config: c, mode: c.Mode, start: c.Clock.Now(), bits: random.Bits(c.Rand)}
 	s.elapsed = clock.Elapsed(c.Clock, s.start)
 	return s, nil
 }
@@ -301,7 +303,7 @@ func (s *settings) with(c Config) (*settings, error) {
 // inMode returns the same settings in another mode.
 func (s *settings) inMode(m Mode) *settings {
 	next := *s
-	next.Mode = m
+	next.mode = m
 	return &next
 }
 

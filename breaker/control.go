@@ -38,7 +38,7 @@ func (b *Breaker) Status() Status {
 	at := set.elapsed()
 	p := b.advanceLocked(set, at)
 	s := Status{
-		Name: b.name, Mode: set.Mode, State: p.state, Because: p.because,
+		Name: b.name, Mode: set.mode, State: p.state, Because: p.because,
 		Since: set.start.Add(p.began), Counts: p.counts(at),
 	}
 	if p.state == Open && p.until != forever {
@@ -47,9 +47,10 @@ func (b *Breaker) Status() Status {
 	return s
 }
 
-// SetMode sets how far the breaker interferes, for operators. It lasts until another
-// mode or configuration is set. Between [Auto] and [MetricsOnly] the state stays; from
-// the other modes the breaker goes to [Closed], with nothing counted.
+// SetMode sets how far the breaker interferes, for operators. It lasts until another mode is
+// set, here or by a configuration whose Mode is not that of the one before. Between [Auto] and
+// [MetricsOnly] the state stays; from the other modes the breaker goes to [Closed], with
+// nothing counted.
 func (b *Breaker) SetMode(m Mode) error {
 	if m > MetricsOnly {
 		return &field.Error{Field: "Mode", Value: m, Problem: "is not a mode"}
@@ -61,9 +62,10 @@ func (b *Breaker) SetMode(m Mode) error {
 }
 
 // Use replaces the configuration, but for Clock, Rand and OnChange, which stay. The
-// state stays, and so does what was counted, unless the window has another shape. An
-// open breaker stays open for as long as it was to be. The error says all that is wrong
-// with the configuration; then nothing has changed.
+// state stays, and so does what was counted, unless the window has another shape: then the
+// window begins anew, and calls under way do not count. An open breaker stays open for as
+// long as it was to be. The error says all that is wrong with the configuration; then nothing
+// has changed.
 func (b *Breaker) Use(cfg Config) error {
 	next, err := b.settings.Load().with(cfg)
 	if err != nil {
@@ -76,6 +78,9 @@ func (b *Breaker) Use(cfg Config) error {
 func (b *Breaker) use(next *settings) {
 	b.mu.Lock()
 	defer b.unlock()
+	if old := b.settings.Load(); old.mode != old.Mode && next.Mode == old.Mode {
+		next = next.inMode(old.mode) // that somebody has set
+	}
 	b.useLocked(next)
 }
 
@@ -85,9 +90,9 @@ func (b *Breaker) useLocked(next *settings) {
 	last := b.advanceLocked(old, at)
 	b.settings.Store(next)
 	switch {
-	case old.Mode != next.Mode && (old.Mode.fixed() || next.Mode.fixed()):
-		b.enterLocked(b.phaseOfMode(ModeSet, at))
-	case last.state == Closed && !next.Mode.fixed() && !sameWindow(old, next):
+	case old.mode != next.mode && (old.mode.fixed() || next.mode.fixed()):
+		b.enterLocked(b.firstPhase(ModeSet, at))
+	case last.state == Closed && !next.mode.fixed() && !sameWindow(old, next):
 		p := b.newPhase(Closed, last.because, last.began, last.until)
 		p.ramping.Store(last.ramping.Load())
 		p.consecutive.Store(last.consecutive.Load())
@@ -105,15 +110,10 @@ func sameWindow(a, b *settings) bool {
 	return a.Window == b.Window && a.WindowCalls == b.WindowCalls && a.windows() == b.windows()
 }
 
-// Mute ends the events: OnChange is not called any more when Mute has returned, from
-// where it must not be called. The breaker goes on.
-func (b *Breaker) Mute() { b.changes.Close() }
-
 // Reset makes the breaker as if it were new: closed, with nothing counted, or as its
 // mode says. Permits that are out are not counted any more.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
-	b.level = 0
-	b.enterLocked(b.phaseOfMode(WasReset, b.settings.Load().elapsed()))
+	b.enterLocked(b.firstPhase(WasReset, b.settings.Load().elapsed()))
 }

@@ -7,7 +7,8 @@
 //
 // Which calls speak against what was called is decided by package outcome, the same
 // way as for everything else in evenkeel: a caller that gives up says nothing about
-// the server, and neither does a 404.
+// the server, and neither does a 404. So a server that hangs is only found out where the
+// attempt has a time limit shorter than the caller's, such as that of retry.Policy.
 //
 // There are three ways to use it. [NewTransport] puts a breaker for each host around
 // an http.RoundTripper. [Do] and [Breaker.Do] guard any function. [Breaker.Allow] and

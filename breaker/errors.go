@@ -24,7 +24,7 @@ type OpenError struct {
 	// Because is why it is in that state.
 	Because Reason
 	// Until is when it lets calls through again. It is zero where that has no
-	// instant: in the state HalfOpen, and if the breaker was forced open.
+	// instant: in the other states, and if the breaker was forced open.
 	Until time.Time
 
 	until   time.Duration

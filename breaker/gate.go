@@ -34,6 +34,10 @@ func (g *gate) Acquire(now time.Time, must bool) node.Admission {
 	}
 	set := b.settings.Load()
 	permit, refusal, news := b.admit(set, set.read(set.at(now)), must)
+	if refusal != nil && !news { // it may have opened just now: wait until the node knows
+		b.mu.Lock()
+		b.mu.Unlock() //nolint:staticcheck // nothing is to be done under it
+	}
 	a := node.Admission{OK: refusal == nil, Changed: news, Number: permit.probe}
 	if permit.phase != nil { // else nothing is counted
 		a.Pass = permit.phase
@@ -50,7 +54,7 @@ func (g *gate) Refusal() (until time.Time, err error) {
 }
 
 // Answered implements [node.Pass].
-func (p *phase) Answered(probe int32, a outcome.Answer) {
+func (p *phase) Answered(probe int32, a outcome.Answer) (watch bool) {
 	set := p.breaker.settings.Load()
 	r, at := Result{Class: a.Class, Took: a.Took}, set.at(a.Now)
 	v := set.verdictOfAnswer(a)
@@ -58,8 +62,19 @@ func (p *phase) Answered(probe int32, a outcome.Answer) {
 		at = set.read(at)
 		r.RetryAfter = pushback.RetryAfter(a.Header, set.start.Add(at))
 	}
-	p.ended(set, probe, at, v, r)
+	counted := p.ended(set, probe, at, v, r, true)
+	switch {
+	case v != good && v != alive:
+		return false
+	case p.state == Closed:
+		return counted || v == alive
+	default:
+		return counted && !set.slow(a.Took) // a slow probe is a bad one already
+	}
 }
+
+// Whole implements [node.Pass].
+func (p *phase) Whole() { p.forgetRow() }
 
 // verdictOfAnswer is verdictOf for what came over HTTP: a server that is not available
 // has failed, also if it says for how long, and one that lets go of a connection in good
@@ -77,7 +92,7 @@ func (s *settings) verdictOfAnswer(a outcome.Answer) verdict {
 // Broke implements [node.Pass].
 func (p *phase) Broke(a outcome.Answer) {
 	set := p.breaker.settings.Load()
-	p.breaker.brokeLate(p, set.at(a.Now), set.elapsed(), set.verdictOfAnswer(a), set.slow(a.Took))
+	p.breaker.brokeLate(p, set.elapsed(), set.verdictOfAnswer(a), set.slow(a.Took))
 }
 
 // Gone implements [node.Gate].
@@ -110,15 +125,16 @@ func (g *gate) pushLocked() (changed bool) {
 		}
 	case Closed:
 	}
-	switch set.Mode {
+	switch set.mode {
 	case ForcedOpen:
 		reason = node.ForcedOpen
 	case MetricsOnly:
 		reason = 0
 	case Auto, Disabled:
 	}
+	changed = g.node.Set(node.Open|node.ForcedOpen, reason)
 	g.armLocked(due)
-	return g.node.Set(node.Open|node.ForcedOpen, reason)
+	return changed
 }
 
 // armLocked sets the timer to an instant, unless it is.

@@ -12,14 +12,15 @@ import (
 
 // Group is breakers of one configuration, by key: made when first asked for, bounded
 // in number, dropped when they are not used. Beside those it has one for each endpoint
-// of a balancer.Pool that it was given to, as long as the endpoint is there. It is safe
-// for concurrent use.
+// of a balancer.Pool that it was given to, as long as the endpoint is there; its name is the
+// address, with the ID in parentheses if it has one. It is safe for concurrent use.
 type Group struct {
 	settings atomic.Pointer[settings]
 	changes  *events.Queue[Change]
 	keyed    keyed[*Breaker]
 
-	mu    sync.Mutex // guards what follows; taken before the locks of breakers; no callback runs under it
+	using sync.Mutex // held while the configuration is replaced; taken first
+	mu    sync.Mutex // guards what follows; taken before the locks of breakers
 	gates map[*gate]struct{}
 }
 
@@ -34,6 +35,7 @@ func NewGroup(cfg Config) (*Group, error) {
 	g.settings.Store(set)
 	g.keyed = keyed[*Breaker]{
 		build:   func(key string) *Breaker { return newBreaker(key, g.settings.Load(), g.changes, nil) },
+		keep:    (*Breaker).matters,
 		clock:   set.Clock,
 		most:    set.MaxKeys,
 		idleFor: set.IdleFor,
@@ -44,6 +46,13 @@ func NewGroup(cfg Config) (*Group, error) {
 // Breaker returns the breaker of a key, which is its name. Use it at once rather than
 // keep it: the group may drop it when it is not asked for.
 func (g *Group) Breaker(key string) *Breaker { return g.keyed.get(key) }
+
+// matters reports whether a new breaker would not do as well: this one is open, or somebody
+// has set its mode.
+func (b *Breaker) matters() bool {
+	set, p := b.settings.Load(), b.phase.Load()
+	return set.mode != set.Mode || (p.state == Open && set.elapsed() < p.until)
+}
 
 // Remove drops the breaker of a key.
 func (g *Group) Remove(key string) { g.keyed.remove(key) }
@@ -72,6 +81,8 @@ func (g *Group) Status() []Status {
 
 // Use replaces the configuration of all breakers, as [Breaker.Use] does.
 func (g *Group) Use(cfg Config) error {
+	g.using.Lock()
+	defer g.using.Unlock()
 	next, err := g.settings.Load().with(cfg)
 	if err != nil {
 		return err
@@ -106,7 +117,7 @@ func (g *Group) Gate(n *node.Node) node.Gate {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	gate := &gate{group: g, node: n}
-	gate.breaker = newBreaker(n.Endpoint().Address, g.settings.Load(), g.changes, gate)
+	gate.breaker = newBreaker(n.Name(), g.settings.Load(), g.changes, gate)
 	gate.breaker.mu.Lock()
 	gate.pushLocked() // nobody has the node yet who could be told
 	gate.breaker.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,6 +171,59 @@ func TestGroup_InUseSurvives_K14(t *testing.T) {
 	}
 }
 
+// That holds also for those that are asked for while others make room.
+func TestGroup_InUseSurvivesUnderRaces_K14(t *testing.T) {
+	t.Parallel()
+	const hot, cold, most = 3, 3000, 20
+	g, _ := grouped(t, Config{MaxKeys: most})
+	var uses [hot]atomic.Int64
+	var over atomic.Bool
+	together(hot+1, func(i int) {
+		if i < hot {
+			key := fmt.Sprint("hot", i)
+			b := g.Breaker(key)
+			for !over.Load() && assert.Same(t, b, g.Breaker(key), "after %d uses", uses[i].Load()) {
+				uses[i].Add(1)
+				runtime.Gosched()
+			}
+			uses[i].Store(math.MaxInt64 / 2)
+			return
+		}
+		defer over.Store(true)
+		for k := range cold {
+			g.Breaker(fmt.Sprint("cold", k))
+			for i := range hot { // all of them were used since
+				for before := uses[i].Load(); uses[i].Load() < before+2 && before < math.MaxInt64/2; {
+					runtime.Gosched()
+				}
+			}
+		}
+	})
+}
+
+// Who had found a value before room was made, and notes its use meanwhile, does not make it
+// look as if it had not been used for ever.
+func TestKeyed_UsedWhileRoomIsMade_K14(t *testing.T) {
+	t.Parallel()
+	for _, used := range []string{"a", "b", "c"} {
+		k := keyed[string]{build: func(key string) string { return key }, clock: clock.NewFake(dawn), most: 3, idleFor: time.Hour}
+		k.keep = func(value string) bool {
+			if value == used {
+				k.byKey[value].used.Store(k.turn.Add(1))
+			}
+			return false
+		}
+		for _, key := range []string{"a", "b", "c", "d"} {
+			k.get(key)
+		}
+		there := k.all()
+		assert.Contains(t, there, used)
+		assert.Contains(t, there, "d")
+		assert.Len(t, there, 3)
+		k.close()
+	}
+}
+
 // Of those that were asked for once, the oldest make room.
 func TestGroup_TheOldestMakeRoom_K14(t *testing.T) {
 	t.Parallel()
@@ -182,6 +236,24 @@ func TestGroup_TheOldestMakeRoom_K14(t *testing.T) {
 			want = append(want, fmt.Sprintf("%02d", k))
 		}
 		require.Equal(t, want, names(g), "after %d", i+1)
+	}
+}
+
+// Who was used last stays, whatever the order in which they were made.
+func TestGroup_TheLeastRecentlyUsedMakesRoom_K14(t *testing.T) {
+	t.Parallel()
+	for _, order := range [][]string{{"a", "b", "c"}, {"b", "a", "c"}, {"c", "b", "a"}, {"b", "c", "a"}, {"a", "c", "b"}, {"c", "a", "b"}} {
+		for range 10 {
+			g, fake := grouped(t, Config{MaxKeys: 3})
+			for _, key := range append([]string{"a", "b", "c"}, order...) {
+				g.Breaker(key)
+				fake.Advance(time.Second)
+			}
+			g.Breaker("d")
+			want := append([]string{"d"}, order[1:]...)
+			slices.Sort(want)
+			require.Equal(t, want, names(g), "used in the order %v", order)
+		}
 	}
 }
 
@@ -255,6 +327,37 @@ func TestGroup_WhatWasJustUsedIsNotIdle_K14(t *testing.T) {
 	assert.Equal(t, there, names(g), "two seconds ago they were in use")
 }
 
+// What is open stays as long as that lasts, and what somebody has set stays for good: a new
+// breaker would not do as well. Yet they are no more than allowed.
+func TestGroup_WhatMattersIsKept_K14(t *testing.T) {
+	t.Parallel()
+	g, fake := grouped(t, Config{MaxKeys: 10, IdleFor: time.Minute, OpenFor: time.Hour, ConsecutiveFailures: 1})
+	open, set := g.Breaker("open"), g.Breaker("set")
+	trip(t, open)
+	require.NoError(t, set.SetMode(Disabled))
+	g.Breaker("closed")
+	fake.Advance(2 * time.Minute)
+	assert.Equal(t, []string{"open", "set"}, names(g))
+	for i := range 100 {
+		g.Breaker(fmt.Sprint(i))
+	}
+	assert.Contains(t, g.All(), open)
+	assert.Contains(t, g.All(), set)
+	fake.Advance(time.Hour)
+	assert.Equal(t, []string{"set"}, names(g), "its time is over, and nobody asks for it")
+	require.NoError(t, set.SetMode(Auto))
+	fake.Advance(2 * time.Minute)
+	assert.Empty(t, g.All())
+
+	for i := range 100 {
+		trip(t, g.Breaker(fmt.Sprint(i)))
+		require.LessOrEqual(t, len(g.All()), 10)
+	}
+	fake.Advance(time.Hour + 2*time.Minute)
+	assert.Empty(t, g.All())
+	assert.Zero(t, fake.Pending())
+}
+
 // A sweep that was begun when the group got another time for it, and comes late, is
 // none: neither does it drop too early, nor does it go on beside the other.
 func TestGroup_ALateSweep_K14(t *testing.T) {
@@ -308,7 +411,7 @@ func TestGroup_UseAppliesToAll_P01(t *testing.T) {
 	require.NoError(t, g.Use(Config{ConsecutiveFailures: 4, OpenFor: time.Minute, Jitter: Off, Probes: 1}))
 	after := g.Status()
 	assert.Equal(t, before[0], after[0], "counts stay")
-	assert.Equal(t, Closed, after[1].State, "the mode is that of the configuration")
+	assert.Equal(t, before[1], after[1], "what was forced open stays so")
 	assert.Equal(t, before[2], after[2], "what is open stays open, as long as it was to be")
 	fake.Advance(4*time.Second - 1)
 	assert.Equal(t, Open, g.Breaker("open").State())
@@ -326,6 +429,27 @@ func TestGroup_UseAppliesToAll_P01(t *testing.T) {
 	s := g.Breaker("new").Status()
 	assert.Equal(t, time.Minute, s.Until.Sub(s.Since), "also those that are made later have it")
 	assert.Equal(t, dawn.Add(5*time.Second), s.Since, "by the same clock")
+}
+
+// Of configurations that are set at the same time one wins, everywhere.
+func TestGroup_UseConcurrently_P01(t *testing.T) {
+	t.Parallel()
+	g, _ := grouped(t, Config{MaxKeys: 50})
+	for i := range 50 {
+		g.Breaker(fmt.Sprint(i))
+	}
+	for round := range 25 {
+		together(4, func(i int) {
+			for k := range 5 {
+				assert.NoError(t, g.Use(Config{Probes: 1 + i, MaxKeys: 50}))
+				g.Breaker(fmt.Sprint("new", round, i, k))
+			}
+		})
+		probes := g.settings.Load().Probes
+		for _, b := range g.All() {
+			require.Equal(t, probes, b.settings.Load().Probes, "%s, round %d", b.Name(), round)
+		}
+	}
 }
 
 func TestGroup_UseBounds_K14(t *testing.T) {

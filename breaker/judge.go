@@ -4,7 +4,7 @@ import "time"
 
 // suffered counts a call of a closed breaker that failed or was slow, at an instant that
 // need not have been read if the window does not need it.
-func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow bool, retryAfter time.Duration) (counted bool) {
+func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow, underWay bool, retryAfter time.Duration) (counted bool) {
 	b.mu.Lock()
 	if b.phase.Load() != p {
 		b.mu.Unlock()
@@ -13,7 +13,7 @@ func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow bool, retryA
 	if failed {
 		p.consecutive.Add(1)
 	} else {
-		p.endRow(at)
+		p.endRow(underWay)
 	}
 	if p.window != nil {
 		p.window.add(at, failed, slow)
@@ -41,10 +41,13 @@ func (b *Breaker) judgeAndUnlock(p *phase, at, retryAfter time.Duration) {
 	b.unlock()
 }
 
+// leastInRamp is how many calls a rate is made of at least, also while there are few.
+const leastInRamp = 5
+
 // trip returns why a breaker with these counts is to open, or nothing. While only a
 // share of the calls is let through, as small a share of the minimum is enough.
 func (s *settings) trip(c Counts, share float64) Reason {
-	enough := float64(c.Calls()) >= max(1, float64(s.MinCalls)*share)
+	enough := float64(c.Calls()) >= max(min(leastInRamp, float64(s.MinCalls)), float64(s.MinCalls)*share)
 	switch {
 	case s.ConsecutiveFailures != Off && c.ConsecutiveFailures >= s.ConsecutiveFailures:
 		return ConsecutiveFailures
@@ -80,7 +83,7 @@ func (b *Breaker) probed(p *phase, number int32, at time.Duration, v verdict, re
 // judgeProbesLocked opens or closes the breaker if enough probes have failed or succeeded.
 func (b *Breaker) judgeProbesLocked(set *settings, p *phase, at, retryAfter time.Duration) {
 	switch {
-	case set.Mode == ForcedOpen:
+	case set.mode == ForcedOpen:
 	case p.state == HalfOpen && p.probes.bad >= set.ProbeFailures:
 		b.openLocked(set, ProbeFailed, at, retryAfter)
 	case p.probes.good >= set.ProbeSuccesses:
@@ -89,15 +92,23 @@ func (b *Breaker) judgeProbesLocked(set *settings, p *phase, at, retryAfter time
 }
 
 // brokeLate counts a call of the phase as failed, in place of what it had counted: its
-// answer was good, and then its body broke.
-func (b *Breaker) brokeLate(p *phase, answered, at time.Duration, v verdict, slow bool) {
+// answer was good, and then its body broke. A probe that helped to close the breaker is a
+// failure of what came then.
+func (b *Breaker) brokeLate(p *phase, at time.Duration, v verdict, slow bool) {
 	b.mu.Lock()
 	set := b.settings.Load()
+	now := b.advanceLocked(set, at)
 	switch {
-	case b.advanceLocked(set, at) != p || p.mute:
+	case now.closedBy == p:
+		now.consecutive.Add(1)
+		if now.window != nil {
+			now.window.add(at, true, slow)
+		}
+		b.judgeAndUnlock(now, at, 0)
+	case now != p || p.mute:
 		b.unlock()
 	case p.state == Closed:
-		p.goOnWithRow(answered)
+		p.resumeRow()
 		switch {
 		case p.window == nil:
 		case v == good:

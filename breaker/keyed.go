@@ -13,10 +13,11 @@ import (
 // keyed holds values that are made when their key is first asked for. It holds a
 // bounded number, and drops what is not used.
 //
-// Which was used when is known by turns: one begins with each value that is made, and
-// with each look for idle ones. So a look-up mostly writes nothing.
+// Which was used when is known by turns: one begins with each use of another value than
+// before, and with each look for idle ones.
 type keyed[V any] struct {
 	build func(key string) V
+	keep  func(V) bool // says that it would be a loss
 	clock clock.Clock
 	turn  atomic.Uint64
 
@@ -31,9 +32,8 @@ type keyed[V any] struct {
 }
 
 type entry[V any] struct {
-	key   string
 	value V
-	used  atomic.Uint64 // the last turn in which it was
+	used  atomic.Uint64 // the turn of its last use
 }
 
 // get returns the value of a key.
@@ -44,8 +44,8 @@ func (k *keyed[V]) get(key string) V {
 	if e == nil {
 		return k.add(key)
 	}
-	if turn := k.turn.Load(); e.used.Load() != turn { // a store costs more than a look
-		e.used.Store(turn)
+	if e.used.Load() != k.turn.Load() { // a store costs more than a look
+		e.used.Store(k.turn.Add(1))
 	}
 	return e.value
 }
@@ -56,7 +56,7 @@ func (k *keyed[V]) add(key string) V {
 	if e := k.byKey[key]; e != nil {
 		return e.value
 	}
-	e := &entry[V]{key: key, value: k.build(key)}
+	e := &entry[V]{value: k.build(key)}
 	if k.closed {
 		return e.value
 	}
@@ -70,19 +70,34 @@ func (k *keyed[V]) add(key string) V {
 	return e.value
 }
 
-// makeRoomLocked drops values until there are at most so many: those that were not used for
-// the longest time, and if there are many, several at once, because it takes a look at all.
+// makeRoomLocked drops values until there are at most so many: those that would be no loss,
+// and of these, those that were not used for the longest time. If there are many, it drops
+// several at once, because it takes a look at all.
 func (k *keyed[V]) makeRoomLocked(most int) {
 	if len(k.byKey) <= most {
 		return
 	}
-	entries := make([]*entry[V], 0, len(k.byKey))
-	for _, e := range k.byKey {
-		entries = append(entries, e)
+	type use struct {
+		key   string
+		keep  bool
+		turns uint64 // since
 	}
-	slices.SortFunc(entries, func(a, b *entry[V]) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
-	for _, e := range entries[:max(len(entries)-most, len(entries)/16)] {
-		delete(k.byKey, e.key)
+	uses, turn := make([]use, 0, len(k.byKey)), k.turn.Load()
+	for key, e := range k.byKey {
+		uses = append(uses, use{key, k.keep(e.value), turn - e.used.Load()})
+	}
+	slices.SortFunc(uses, func(a, b use) int {
+		switch {
+		case a.keep == b.keep:
+			return cmp.Compare(b.turns, a.turns)
+		case a.keep:
+			return 1
+		default:
+			return -1
+		}
+	})
+	for _, u := range uses[:max(len(uses)-most, len(uses)/16)] {
+		delete(k.byKey, u.key)
 	}
 }
 
@@ -101,7 +116,7 @@ func (k *keyed[V]) disarmLocked() {
 	}
 }
 
-// dropIdle drops what was not used since it was last called.
+// dropIdle drops what was not used since it was last called, and would be no loss.
 func (k *keyed[V]) dropIdle(timer int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -110,7 +125,7 @@ func (k *keyed[V]) dropIdle(timer int) {
 	}
 	k.timer = nil
 	for key, e := range k.byKey {
-		if e.used.Load() <= k.lastLook {
+		if e.used.Load() <= k.lastLook && !k.keep(e.value) {
 			delete(k.byKey, key)
 		}
 	}

@@ -47,7 +47,7 @@ func (p *Permit) Report(r Result) (counted bool) {
 		at = set.elapsed()
 		r.Took = at - p.start
 	}
-	return ph.ended(set, p.probe, at, set.verdictOf(r.Class), r)
+	return ph.ended(set, p.probe, at, set.verdictOf(r.Class), r, false)
 }
 
 // verdict is what the class of a call means to a breaker.
@@ -75,8 +75,9 @@ func (s *settings) verdictOf(c outcome.Class) verdict {
 // slow reports whether a call that took so long was slow.
 func (s *settings) slow(took time.Duration) bool { return s.SlowAfter > 0 && took > s.SlowAfter }
 
-// ended takes the result of a call that began in the phase.
-func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result) (counted bool) {
+// ended takes the result of a call that began in the phase. underWay says that the body of
+// its answer is still to come.
+func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, r Result, underWay bool) (counted bool) {
 	slow := set.slow(r.Took)
 	switch {
 	case p.state != Closed:
@@ -87,9 +88,9 @@ func (p *phase) ended(set *settings, number int32, at time.Duration, v verdict, 
 	case p.mute || v == ignored || v == alive:
 		return false
 	case v == bad || slow:
-		return p.breaker.suffered(p, p.whenCounted(set, at), v == bad, slow, r.RetryAfter)
+		return p.breaker.suffered(p, p.whenCounted(set, at), v == bad, slow, underWay, r.RetryAfter)
 	default:
-		return p.succeeded(p.whenCounted(set, at))
+		return p.succeeded(p.whenCounted(set, at), underWay)
 	}
 }
 
@@ -104,11 +105,11 @@ func (p *phase) whenCounted(set *settings, at time.Duration) time.Duration {
 
 // succeeded counts a call of a closed breaker that was good and fast: the way that
 // nearly all take.
-func (p *phase) succeeded(at time.Duration) (counted bool) {
+func (p *phase) succeeded(at time.Duration, underWay bool) (counted bool) {
 	if p.breaker.phase.Load() != p {
 		return false
 	}
-	p.endRow(at)
+	p.endRow(underWay)
 	if p.window != nil {
 		p.window.success(at)
 	}

@@ -46,8 +46,9 @@ type phase struct {
 	mute        bool        // nothing is counted
 	ramping     atomic.Bool // only a part of the calls is let through
 	consecutive atomic.Uint32
-	lastRow     atomic.Uint64 // how many failures in a row the latest success ended, and when: it may be taken back
+	suspended   atomic.Uint32 // failures in a row before successes whose bodies are under way
 	window      window        // nil if nobody looks at rates
+	closedBy    *phase        // the probes that closed the breaker, nil if none did
 
 	probes probes // in the state HalfOpen, and Open for calls that were forced through; guarded by the breaker's lock
 }
@@ -70,7 +71,7 @@ func (b *Breaker) newPhase(state State, because Reason, at, until time.Duration)
 	switch {
 	case state != Closed:
 		p.refusal = b.refusalOf(set, p)
-	case set.Mode == Disabled:
+	case set.mode == Disabled:
 		p.mute = true
 	default:
 		p.window = newWindow(set)
@@ -85,7 +86,7 @@ func (b *Breaker) newPhase(state State, because Reason, at, until time.Duration)
 // refusalOf returns the error of calls that are refused in a phase.
 func (b *Breaker) refusalOf(set *settings, p *phase) *OpenError {
 	e := &OpenError{Name: b.name, State: p.state, Because: p.because, until: p.until, elapsed: set.elapsed}
-	if p.state != HalfOpen && p.until != forever {
+	if p.state == Open && p.until != forever {
 		e.Until = set.start.Add(p.until)
 	}
 	return e
@@ -104,33 +105,28 @@ func (p *phase) counts(at time.Duration) Counts {
 	return c
 }
 
-// endRow notes that a call succeeded, so that there is no row of failures any more.
-func (p *phase) endRow(at time.Duration) {
-	if row := p.consecutive.Load(); row != 0 {
+// endRow notes that a call succeeded, so that there is no row of failures any more. As long
+// as its body is under way, the row may turn out to go on.
+func (p *phase) endRow(underWay bool) {
+	if row := p.consecutive.Load(); row != 0 { // a store costs more than a look
 		p.consecutive.Store(0)
-		p.lastRow.Store(rowAt(row, at))
-	} else if p.lastRow.Load() != 0 { // a store costs more than a look
-		p.lastRow.Store(0)
+		p.suspended.Store(row)
+	}
+	if !underWay {
+		p.forgetRow()
 	}
 }
 
-// goOnWithRow notes a failure in place of the success that came at an instant. If that was
-// the one that ended the last row, the row goes on.
-func (p *phase) goOnWithRow(at time.Duration) {
-	last := p.lastRow.Load()
-	if row := uint32(last >> rowShift); last != 0 && last == rowAt(row, at) {
-		p.lastRow.Store(0)
-		p.consecutive.Add(row)
+// forgetRow notes that a success has remained one.
+func (p *phase) forgetRow() {
+	if p.suspended.Load() != 0 {
+		p.suspended.Store(0)
 	}
-	p.consecutive.Add(1)
 }
 
-const rowShift = 44 // leaves five hours of nanoseconds
-
-// rowAt is a row of failures, as far as anybody counts, and the instant of its end.
-func rowAt(row uint32, at time.Duration) uint64 {
-	return uint64(min(row, 1<<(64-rowShift)-1))<<rowShift | uint64(at)&(1<<rowShift-1)
-}
+// resumeRow notes that a success has not remained one. If none has since the last row of
+// failures, that goes on.
+func (p *phase) resumeRow() { p.consecutive.Add(p.suspended.Swap(0) + 1) }
 
 // share returns which part of the calls passes while the traffic grows: at least a
 // tenth, and all at the end.

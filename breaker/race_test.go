@@ -428,9 +428,6 @@ func TestOnChange_NeverAfterTheEnd_K13(t *testing.T) {
 		require.NoError(t, err)
 		b := g.Breaker("a")
 		end := g.Close
-		if round%2 == 0 {
-			end = b.Mute
-		}
 		together(5, func(i int) {
 			if i == 0 {
 				for range round * 5 {
@@ -457,7 +454,7 @@ func TestOnChange_NeverAfterTheEnd_K13(t *testing.T) {
 func TestOnChange_TheEndWaits_K13(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		for _, group := range []bool{false, true} {
+		for range 2 {
 			release := make(chan struct{})
 			var calls []Change
 			g, err := NewGroup(Config{Clock: clock.NewFake(dawn), ConsecutiveFailures: 1, OnChange: func(c Change) {
@@ -475,11 +472,7 @@ func TestOnChange_TheEndWaits_K13(t *testing.T) {
 			assert.NoError(t, err)
 			ended := false
 			go func() {
-				if group {
-					g.Close()
-				} else {
-					b.Mute()
-				}
+				g.Close()
 				ended = true
 			}()
 			synctest.Wait()
@@ -488,10 +481,8 @@ func TestOnChange_TheEndWaits_K13(t *testing.T) {
 			synctest.Wait()
 			assert.True(t, ended)
 			assert.Len(t, calls, 1, "what was not told yet is not told")
-			b.Mute()
 			b.SetMode(ForcedOpen)
 			assert.Len(t, calls, 1)
-			g.Close()
 		}
 	})
 }

@@ -564,6 +564,27 @@ func TestWindow_LongTimes(t *testing.T) {
 	}
 }
 
+// A success that is counted late, even by a whole window because its goroutine had to
+// wait, takes nothing from those that came meanwhile.
+func TestWindow_LateSuccesses(t *testing.T) {
+	t.Parallel()
+	for late := range int64(35) {
+		var successes tally
+		var clock ticks
+		const now = 100
+		clock.latest.Store(now)
+		for range 7 {
+			successes.add(&clock, now)
+		}
+		successes.add(&clock, now-late)
+		got := successes.sum(now)
+		assert.True(t, got == 7 || got == 8, "%d, with one that is %d ticks late", got, late)
+		if late < buckets {
+			assert.Equal(t, 8, got, "%d ticks late", late)
+		}
+	}
+}
+
 // A success can come at any time, also between failures, and is not lost.
 func TestWindow_CountsWhatFailedAmongWhatDidNot(t *testing.T) {
 	t.Parallel()
@@ -1295,6 +1316,39 @@ func TestUse_StateAndCountsStay_P01(t *testing.T) {
 	assert.Equal(t, Closed, r.State())
 }
 
+// What an operator has set stays when the configuration changes, unless that is to have
+// another mode.
+func TestUse_KeepsTheModeThatWasSet_P01(t *testing.T) {
+	t.Parallel()
+	r := rigged(t, Config{})
+	for i, row := range []struct {
+		event event
+		mode  Mode
+	}{
+		{setMode(ForcedOpen), ForcedOpen},
+		{use(Config{Probes: 7}), ForcedOpen},
+		{use(Config{Probes: 8}), ForcedOpen}, // also the second time
+		{use(Config{Mode: Disabled}), Disabled},
+		{setMode(Auto), Auto},
+		{use(Config{Mode: Disabled, Probes: 9}), Auto},
+		{use(Config{Mode: MetricsOnly}), MetricsOnly},
+		{use(Config{Mode: MetricsOnly, Probes: 9}), MetricsOnly},
+		{setMode(MetricsOnly), MetricsOnly},
+		{use(Config{}), Auto},
+		{setMode(Disabled), Disabled},
+		{reset, Disabled},
+		{use(Config{WindowCalls: 10}), Disabled},
+		{setMode(Auto), Auto},
+		{use(Config{Mode: ForcedOpen}), ForcedOpen},
+		{use(Config{}), Auto},
+	} {
+		row.event(r)
+		assert.Equal(t, row.mode, r.Status().Mode, "after step %d", i)
+		assert.Equal(t, row.mode == ForcedOpen, r.State() == Open)
+	}
+	assert.Equal(t, counted, send(ok200)(r))
+}
+
 // The clock, the randomness and who is told stay those of New.
 func TestUse_KeepsWhatCannotChange_P01(t *testing.T) {
 	t.Parallel()
@@ -1424,7 +1478,7 @@ func TestRamp_FailuresReopen_K12(t *testing.T) {
 	for _, row := range []struct {
 		at     time.Duration // since it closed
 		enough int           // failures
-	}{{0, 2}, {3 * second, 2}, {6 * second, 4}, {15 * second, 10}, {29 * second, 20}, {30 * second, 20}, {time.Hour, 20}} {
+	}{{0, 5}, {3 * second, 5}, {6 * second, 5}, {9 * second, 6}, {15 * second, 10}, {29 * second, 20}, {30 * second, 20}, {time.Hour, 20}} {
 		cfg := Config{ConsecutiveFailures: Off, Jitter: Off, Probes: 1, RampFor: 30 * second}
 		r := rigged(t, cfg)
 		times(20, send(err500))(r)
@@ -1445,13 +1499,14 @@ func TestRamp_FailuresReopen_K12(t *testing.T) {
 	require.Equal(t, Closed, r.State())
 	times(5, send(err500))(r)
 	assert.Equal(t, 10*second, r.wait(), "a burst reopens it, for longer")
-	cfg.MinCalls = 5
+	cfg.MinCalls = 3
 	r = rigged(t, cfg)
-	times(5, send(err500))(r)
+	times(3, send(err500))(r)
 	r.closeIt()
-	require.Equal(t, Closed, r.State())
+	times(2, send(err500))(r)
+	require.Equal(t, Closed, r.State(), "five, or what is enough at other times")
 	send(err500)(r)
-	assert.Equal(t, Open, r.State(), "a tenth of five calls is one")
+	assert.Equal(t, Open, r.State())
 }
 
 // Those that are refused while the traffic grows are told when all may come. In the mode
@@ -1469,8 +1524,8 @@ func TestRamp_Refusals_K12(t *testing.T) {
 	require.ErrorAs(t, err, &open)
 	assert.Equal(t, Closed, open.State)
 	assert.Equal(t, ProbesSucceeded, open.Because)
-	assert.Equal(t, r.fake.Now().Add(30*second), open.Until)
-	assert.Equal(t, 30*second, open.RetryAfter())
+	assert.Zero(t, open.Until, "some pass at any time")
+	assert.Zero(t, open.RetryAfter())
 	assert.Equal(t, uint64(1), r.Counts().Rejected)
 	require.NoError(t, r.SetMode(MetricsOnly))
 	assert.Equal(t, notCounted, send(err500)(r), "Auto would have refused it")

@@ -22,8 +22,8 @@ type ThrottleConfig struct {
 	// Zero means 2, below 1 is an error.
 	K float64
 
-	// Window is how long calls count. It slides in tenths of itself, and should be
-	// longer than nearly all calls take. Zero means 10s, at least 10ms.
+	// Window is how long calls count. It slides in tenths of itself, and should be ten
+	// times as long as nearly all calls take. Zero means 10s, at least 10ms.
 	Window time.Duration
 
 	// MaxReject is the largest part of the calls that is refused. It is at most 1;
@@ -99,17 +99,29 @@ func (c ThrottleConfig) Validate() error {
 // Throttle lets through about K times as many calls as the server accepts, and refuses
 // the others at random: the client-side throttling of Google's "Site Reliability
 // Engineering", chapter 21. Where a breaker finds that a server is broken, it finds how
-// much of it works. A call counts before it is sent, and also when it is refused;
-// otherwise refusals would end as soon as they begin. What the server did not accept is
-// [outcome.Overload] and what speaks against it; of timeouts and of callers who gave up it
-// is not known, so those count neither way. It is safe for concurrent use.
+// much of it works.
+//
+// The probability of refusing a call is (n-K·accepts)/(n+1), where n is the calls in the
+// window. A call counts before it is sent, so that a server that hangs is found out, but only
+// when it has been under way for a tenth of the window: else a burst of calls to a healthy
+// server would be refused for being many, as it is by the book. A call also counts when it is
+// refused here; otherwise refusals would end as soon as they begin. What the server did not
+// accept is [outcome.Overload] and what speaks against it; of timeouts and of callers who gave
+// up it is not known, so those count neither way. It is safe for concurrent use.
 type Throttle struct {
+	name     string
 	settings atomic.Pointer[throttleSettings]
-	ticks    ticks
-	requests tally
-	accepts  tally
+	counts   atomic.Pointer[throttleCounts]
 	passed   atomic.Int64 // when a call last passed while others were refused
 	rejected atomic.Uint64
+}
+
+// throttleCounts are the calls of a window.
+type throttleCounts struct {
+	ticks    ticks
+	requests tally // by their beginning
+	underWay tally // of these
+	accepts  tally // by their end
 }
 
 // throttleSettings is a valid configuration as throttles use it.
@@ -146,19 +158,24 @@ func NewThrottle(cfg ThrottleConfig) (*Throttle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newThrottle(set), nil
+	return newThrottle("", set), nil
 }
 
-func newThrottle(set *throttleSettings) *Throttle {
-	t := &Throttle{ticks: ticks{width: set.Window / buckets}}
+func newThrottle(name string, set *throttleSettings) *Throttle {
+	t := &Throttle{name: name}
 	t.settings.Store(set)
+	t.counts.Store(newThrottleCounts(set))
 	t.passed.Store(int64(set.elapsed()))
 	return t
 }
 
-// Use replaces the configuration, but for Clock and Rand, which stay, as does Window: what
-// was counted is counted by it. The error says all that is wrong with it; then nothing has
-// changed.
+func newThrottleCounts(set *throttleSettings) *throttleCounts {
+	return &throttleCounts{ticks: ticks{width: set.Window / buckets}}
+}
+
+// Use replaces the configuration, but for Clock and Rand, which stay. What was counted stays
+// too, unless Window is another. The error says all that is wrong with the configuration; then
+// nothing has changed.
 func (t *Throttle) Use(cfg ThrottleConfig) error {
 	old := t.settings.Load()
 	cfg.Clock, cfg.Rand = old.Clock, old.Rand
@@ -167,25 +184,30 @@ func (t *Throttle) Use(cfg ThrottleConfig) error {
 		return err
 	}
 	next.elapsed, next.floats = old.elapsed, old.floats
-	next.Window = old.Window
-	next.least = max(next.MinRate, 0) * next.Window.Seconds()
 	t.settings.Store(next)
+	if next.Window != old.Window {
+		t.counts.Store(newThrottleCounts(next))
+	}
 	return nil
 }
 
 // ThrottlePermit allows one call through a [Throttle]. It must be given back by Done when
 // the call has ended; a second time does nothing. It must not be copied, and belongs to
 // one goroutine at a time.
-type ThrottlePermit struct{ throttle *Throttle }
+type ThrottlePermit struct {
+	throttle *Throttle
+	counts   *throttleCounts
+	tick     int64 // of its beginning
+}
 
 // Allow counts a call and asks whether it may go. The error is a [*ThrottledError]. It
 // never blocks and allocates nothing.
 func (t *Throttle) Allow() (ThrottlePermit, error) {
 	set := t.settings.Load()
-	at := set.elapsed()
-	tick := t.ticks.at(at)
-	refuse := t.refusal(set, tick)
-	t.requests.add(tick)
+	c, at := t.counts.Load(), set.elapsed()
+	tick := c.ticks.at(at)
+	refuse := c.refusal(set, tick)
+	c.requests.add(&c.ticks, tick)
 	if refuse > 0 {
 		if set.floats() < refuse && !t.probe(set, at) {
 			t.rejected.Add(1)
@@ -193,16 +215,18 @@ func (t *Throttle) Allow() (ThrottlePermit, error) {
 		}
 		t.passed.Store(int64(at))
 	}
-	return ThrottlePermit{t}, nil
+	c.underWay.add(&c.ticks, tick)
+	return ThrottlePermit{t, c, tick}, nil
 }
 
 // refusal returns the probability of refusing the next call.
-func (t *Throttle) refusal(set *throttleSettings, tick int64) float64 {
-	requests := float64(t.requests.sum(tick))
-	if requests < set.least {
+func (c *throttleCounts) refusal(set *throttleSettings, tick int64) float64 {
+	requests := c.requests.sum(tick)
+	if float64(requests) < set.least {
 		return 0
 	}
-	p := (requests - set.K*float64(t.accepts.sum(tick))) / (requests + 1)
+	n := float64(requests - c.underWay.count(tick) - c.underWay.count(tick-1))
+	p := (n - set.K*float64(c.accepts.sum(tick))) / (n + 1)
 	return min(max(p, 0), set.MaxReject)
 }
 
@@ -220,19 +244,21 @@ func (p *ThrottlePermit) Done(o outcome.Outcome) {
 		return
 	}
 	p.throttle = nil
-	set := t.settings.Load()
-	tick := t.ticks.at(set.elapsed())
+	c := p.counts
+	c.underWay.remove(p.tick)
 	switch {
 	case o.Class.Good():
-		t.accepts.add(tick)
+		c.accepts.add(&c.ticks, c.ticks.at(t.settings.Load().elapsed()))
 	case !o.Class.Avoid(), o.Timeout:
-		t.requests.takeBack(tick)
+		c.requests.remove(p.tick)
 	}
 }
 
 // ThrottleStatus is what a throttle has counted, at one moment.
 type ThrottleStatus struct {
-	// Requests are the calls in the window, refused ones included.
+	// Name is the throttle's key in its transport, empty for others.
+	Name string
+	// Requests are the calls in the window, refused ones and those under way included.
 	Requests int
 	// Accepts are those that the server accepted.
 	Accepts int
@@ -244,11 +270,11 @@ type ThrottleStatus struct {
 
 // Status returns what the throttle has counted.
 func (t *Throttle) Status() ThrottleStatus {
-	set := t.settings.Load()
-	tick := t.ticks.at(set.elapsed())
+	set, c := t.settings.Load(), t.counts.Load()
+	tick := c.ticks.at(set.elapsed())
 	return ThrottleStatus{
-		Requests: t.requests.sum(tick), Accepts: t.accepts.sum(tick),
-		Refusal: t.refusal(set, tick), Rejected: t.rejected.Load(),
+		Name: t.name, Requests: c.requests.sum(tick), Accepts: c.accepts.sum(tick),
+		Refusal: c.refusal(set, tick), Rejected: t.rejected.Load(),
 	}
 }
 

@@ -2,7 +2,10 @@ package breaker
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
+	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
@@ -30,12 +33,13 @@ func NewThrottleTransport(next http.RoundTripper, cfg ThrottleConfig) (*Throttle
 		return nil, err
 	}
 	k := &keyed[*Throttle]{
-		build:   func(string) *Throttle { return newThrottle(set) },
+		build:   func(key string) *Throttle { return newThrottle(key, set) },
+		keep:    func(*Throttle) bool { return false },
 		clock:   set.Clock,
 		most:    set.MaxKeys,
 		idleFor: set.IdleFor,
 	}
-	t := newThrottleTransport(next, set)
+	t := newThrottleTransport(next, set.Clock, set.Classifier)
 	t.keyed = k
 	t.throttleOf = func(req *http.Request) *Throttle {
 		if set.Key != nil {
@@ -48,13 +52,15 @@ func NewThrottleTransport(next http.RoundTripper, cfg ThrottleConfig) (*Throttle
 
 // Transport returns a transport that sends all requests through this throttle.
 func (t *Throttle) Transport(next http.RoundTripper) *ThrottleTransport {
-	transport := newThrottleTransport(next, t.settings.Load())
+	transport := newThrottleTransport(next, t.settings.Load().Clock, func(a outcome.Attempt) outcome.Outcome {
+		return t.settings.Load().Classifier(a)
+	})
 	transport.throttleOf = func(*http.Request) *Throttle { return t }
 	return transport
 }
 
-func newThrottleTransport(next http.RoundTripper, set *throttleSettings) *ThrottleTransport {
-	return &ThrottleTransport{next: next, cfg: call.Config{Clock: set.Clock, Classify: set.Classifier}.Resolve()}
+func newThrottleTransport(next http.RoundTripper, c clock.Clock, classify outcome.Classifier) *ThrottleTransport {
+	return &ThrottleTransport{next: next, cfg: call.Config{Clock: c, Classify: classify, Plain: true}.Resolve()}
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -75,6 +81,21 @@ func (t *ThrottleTransport) throttle(a *call.Attempt) (*http.Response, error) {
 	resp, err := a.Through(t.next)
 	permit.Done(a.Outcome)
 	return resp, err
+}
+
+// Status returns what the throttles that [NewThrottleTransport] has made have counted, sorted
+// by name.
+func (t *ThrottleTransport) Status() []ThrottleStatus {
+	if t.keyed == nil {
+		return nil
+	}
+	all := t.keyed.all()
+	list := make([]ThrottleStatus, len(all))
+	for i, throttle := range all {
+		list[i] = throttle.Status()
+	}
+	slices.SortFunc(list, func(a, b ThrottleStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // CloseIdleConnections passes the call on.

@@ -63,7 +63,9 @@ func (b *Breaker) closeLocked(set *settings, at time.Duration) {
 	if b.gate != nil {
 		ramp = 0
 	}
-	b.enterLocked(b.newPhase(Closed, ProbesSucceeded, at, after(at, ramp)))
+	next := b.newPhase(Closed, ProbesSucceeded, at, after(at, ramp))
+	next.closedBy = b.phase.Load()
+	b.enterLocked(next)
 }
 
 // enterLocked begins the next phase.
@@ -75,7 +77,7 @@ func (b *Breaker) enterLocked(next *phase) {
 	}
 	set := b.settings.Load()
 	c := Change{
-		Name: b.name, From: last.state, To: next.state, Reason: next.because, Mode: set.Mode,
+		Name: b.name, From: last.state, To: next.state, Reason: next.because, Mode: set.mode,
 		Counts: last.counts(next.began), At: set.start.Add(next.began),
 	}
 	if next.state == Open && next.until != forever {

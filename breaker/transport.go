@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
@@ -21,6 +22,7 @@ type Transport struct {
 	next      http.RoundTripper
 	breakerOf func(*http.Request) *Breaker
 	group     *Group // nil if there is one breaker for all
+	own       bool   // the group is of no use to others
 	cfg       *call.Config
 }
 
@@ -36,7 +38,9 @@ func NewTransport(next http.RoundTripper, cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.Transport(next), nil
+	t := g.Transport(next)
+	t.own = true
+	return t, nil
 }
 
 // checkTransport adds a missing transport to what is wrong with a configuration.
@@ -49,7 +53,7 @@ func checkTransport(next http.RoundTripper, config error) error {
 
 // Transport returns a transport that sends requests through the breakers of the group.
 func (g *Group) Transport(next http.RoundTripper) *Transport {
-	t := newTransport(next, g.settings.Load())
+	t := newTransport(next, &g.settings)
 	t.group = g
 	t.breakerOf = func(req *http.Request) *Breaker {
 		if key := g.settings.Load().Key; key != nil {
@@ -62,13 +66,18 @@ func (g *Group) Transport(next http.RoundTripper) *Transport {
 
 // Transport returns a transport that sends all requests through this breaker.
 func (b *Breaker) Transport(next http.RoundTripper) *Transport {
-	t := newTransport(next, b.settings.Load())
+	t := newTransport(next, &b.settings)
 	t.breakerOf = func(*http.Request) *Breaker { return b }
 	return t
 }
 
-func newTransport(next http.RoundTripper, set *settings) *Transport {
-	return &Transport{next: next, cfg: call.Config{Clock: set.Clock, Classify: set.Classifier}.Resolve()}
+func newTransport(next http.RoundTripper, set *atomic.Pointer[settings]) *Transport {
+	cfg := call.Config{
+		Clock:    set.Load().Clock,
+		Classify: func(a outcome.Attempt) outcome.Outcome { return set.Load().Classifier(a) },
+		Plain:    true,
+	}
+	return &Transport{next: next, cfg: cfg.Resolve()}
 }
 
 // Group returns the breakers, nil for the transport of a single one.
@@ -116,9 +125,7 @@ func (t *Transport) guardCall(r *call.Record, req *http.Request) (*http.Response
 	switch last := r.LastSent(); {
 	case err != nil && r.CallerErr() != nil:
 		permit.Done(outcome.Canceled)
-	case err != nil && r.TimedOut():
-		permit.Done(outcome.Failure)
-	case last == nil:
+	case last == nil: // whatever it was, it was not the target
 		permit.Done(outcome.Refused)
 	default:
 		permit.settle(last, last.Ended().Sub(began))
@@ -134,18 +141,20 @@ func (p *Permit) settle(a *call.Attempt, took time.Duration) {
 	}
 	p.phase = nil
 	answer := a.Answer()
-	answer.Took = took
-	ph.Answered(p.probe, answer)
-	if answer.Class.Good() {
+	answer.Took, answer.Now = took, time.Time{} // the breaker has a clock of its own
+	if ph.Answered(p.probe, answer) {
 		a.Watch(watcher{ph, answer})
 	}
 }
 
-// watcher is told that the body of a good answer broke.
+// watcher is told how the body of a good answer ended.
 type watcher struct {
 	phase  *phase
 	answer outcome.Answer
 }
+
+// Whole implements [call.Watcher].
+func (w watcher) Whole() { w.phase.Whole() }
 
 // Broke implements [call.Watcher].
 func (w watcher) Broke() { w.phase.Broke(w.answer) }
@@ -157,10 +166,10 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// Close drops the breakers of the transport's group. OnChange is not called any more when
-// it has returned.
+// Close drops the breakers that [NewTransport] has made, as [Group.Close] does. A group or a
+// breaker from elsewhere is left alone.
 func (t *Transport) Close() error {
-	if t.group != nil {
+	if t.own {
 		t.group.Close()
 	}
 	return nil

@@ -91,11 +91,14 @@ type tally [buckets]atomic.Uint64 // tick in the upper half, modulo 2^32; count 
 
 const countMask = 1<<32 - 1
 
-func (t *tally) add(tick int64) {
+func (t *tally) add(clock *ticks, tick int64) {
 	bucket := &t[tick%buckets]
 	for {
 		word := bucket.Load()
-		if had := uint32(word >> 32); had-uint32(tick) < buckets { // later if we are late
+		had := uint32(word >> 32)
+		// If the bucket is of a later tick, we had to wait for very long, and count there.
+		late := int32(had-uint32(tick)) > 0 && int32(uint32(clock.latest.Load())-had) >= 0
+		if had == uint32(tick) || late {
 			if uint32(bucket.Add(1)>>32) == had {
 				return
 			}
@@ -106,16 +109,32 @@ func (t *tally) add(tick int64) {
 	}
 }
 
-// takeBack takes one out of the latest bucket that has any.
-func (t *tally) takeBack(now int64) {
-	for tick := now; tick > now-buckets && tick >= 0; tick-- {
-		bucket := &t[tick%buckets]
-		for word := bucket.Load(); uint32(word>>32) == uint32(tick) && word&countMask > 0; word = bucket.Load() {
-			if bucket.CompareAndSwap(word, word-1) {
-				return
-			}
+// remove takes one out of what was counted for a tick, if there is any.
+func (t *tally) remove(tick int64) bool {
+	bucket := &t[tick%buckets]
+	for word := bucket.Load(); uint32(word>>32) == uint32(tick) && word&countMask > 0; word = bucket.Load() {
+		if bucket.CompareAndSwap(word, word-1) {
+			return true
 		}
 	}
+	return false
+}
+
+// takeBack takes one out of the latest tick that has any.
+func (t *tally) takeBack(now int64) {
+	for tick := now; tick > now-buckets && tick >= 0; tick-- {
+		if t.remove(tick) {
+			return
+		}
+	}
+}
+
+// count returns what was counted for a tick.
+func (t *tally) count(tick int64) int {
+	if word := t[max(tick, 0)%buckets].Load(); uint32(word>>32) == uint32(tick) {
+		return int(word & countMask)
+	}
+	return 0
 }
 
 // sum returns what was counted in the ten ticks up to now.
@@ -144,7 +163,7 @@ type others struct {
 
 func (w *timeWindow) timed() bool { return true }
 
-func (w *timeWindow) success(at time.Duration) { w.successes.add(w.ticks.at(at)) }
+func (w *timeWindow) success(at time.Duration) { w.successes.add(&w.ticks, w.ticks.at(at)) }
 
 func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 	tick := w.ticks.at(at)

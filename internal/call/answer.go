@@ -30,7 +30,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 func (b *responseBody) Close() error {
 	b.closed.Store(true)
 	err := b.ReadCloser.Close()
-	b.attempt.end()
+	b.attempt.end(false)
 	return err
 }
 
@@ -52,7 +52,7 @@ func (b *upgradedBody) CloseWrite() error {
 // Close implements [io.Closer].
 func (b *upgradedBody) Close() error {
 	err := b.ReadWriteCloser.Close()
-	b.attempt.end()
+	b.attempt.end(false)
 	return err
 }
 
@@ -66,12 +66,12 @@ func (a *Attempt) wrap(resp *http.Response) {
 	switch body := resp.Body.(type) {
 	case nil:
 		resp.Body = http.NoBody // against the contract of RoundTripper, but harmless
-		a.end()
+		a.end(false)
 	case io.ReadWriteCloser:
 		resp.Body = &upgradedBody{body, a}
 	default:
 		if body == http.NoBody {
-			a.end()
+			a.end(false)
 			return
 		}
 		a.answer.ReadCloser, a.answer.attempt = body, a
@@ -83,16 +83,7 @@ func (a *Attempt) wrap(resp *http.Response) {
 // breaks while its caller is still there is the endpoint's failure, whatever its
 // headers said.
 func (a *Attempt) bodyEnded(err error) {
-	broke := !errors.Is(err, io.EOF) && a.record.CallerErr() == nil && a.Outcome.Class.Good()
-	if !a.end() || !broke {
-		return
-	}
-	if a.pick.Node != nil {
-		a.pick.Broke(a.Answer())
-	}
-	for _, w := range a.watchers {
-		w.Broke()
-	}
+	a.end(!errors.Is(err, io.EOF) && a.record.CallerErr() == nil)
 }
 
 const (

@@ -33,7 +33,7 @@ type Attempt struct {
 	// the endpoint needed for the request itself.
 	Served time.Duration
 	// Others says that there was another endpoint which this call has not
-	// tried. Set by Take.
+	// tried. Set by whoever picks.
 	Others bool
 
 	before   *Attempt // the one whose body may still be read, until Send
@@ -49,6 +49,7 @@ type Attempt struct {
 	trace    httptrace.ClientTrace
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
+	asked    atomic.Int64 // when it last asked, in nanoseconds from start, where that may be late
 	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds
 	body     requestBody
 	answer   responseBody
@@ -131,11 +132,10 @@ func (a *Attempt) Sent() bool { return a.sent }
 // more than one when net/http repeated the request by itself.
 func (a *Attempt) Connections() int { return int(a.got.Load()) }
 
-// Take notes the endpoint that was picked. The attempt ends the pick. others
-// says whether there is another endpoint that this call has not tried, now when it
-// was picked; zero means that the clock is to be read.
-func (a *Attempt) Take(p node.Pick, others bool, now time.Time) {
-	a.pick, a.endpoint, a.Others, a.start = p, p.Node.Published(), others, now
+// Take notes the endpoint that was picked, and when; zero means that the clock is to be
+// read. The attempt ends the pick.
+func (a *Attempt) Take(p node.Pick, now time.Time) {
+	a.pick, a.endpoint, a.start = p, p.Node.Published(), now
 }
 
 // Layer is embedded by the transports that join an attempt, so that the one above
@@ -164,6 +164,9 @@ const maxConns = 3
 // wantsConn is told by the transport that it looks for a connection.
 func (a *Attempt) wantsConn() {
 	a.wanted.Add(1)
+	if a.record.plain { // below may be somebody who makes attempts of his own
+		a.asked.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)))
+	}
 	if a.got.Load() >= maxConns && a.cancel != nil {
 		a.stopped.Store(true)
 		a.cancel(errRewind)
@@ -184,7 +187,7 @@ func mayLoop(base http.RoundTripper, req *http.Request) bool {
 func (a *Attempt) gotConn(fresh bool) {
 	a.got.Add(1)
 	if fresh {
-		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)))
+		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)) - a.asked.Load())
 	}
 }
 
@@ -206,7 +209,7 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	if !r.rewind(a) {
 		a.Outcome = outcome.Outcome{Class: outcome.Refused}
 		a.told(r.cfg.Clock.Now())
-		a.end()
+		a.end(false)
 		return nil, errNotReplayable
 	}
 	r.discardHeld()
@@ -234,7 +237,7 @@ func (a *Attempt) abort() {
 	if a.pick.Node != nil && a.Outcome.Class == outcome.Unknown {
 		a.pick.Answered(outcome.Answer{Now: a.record.cfg.Clock.Now(), Class: outcome.Failure})
 	}
-	a.end()
+	a.end(false)
 }
 
 // settle takes what the transport returned.
@@ -265,7 +268,7 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		a.wrap(resp)
 	} else {
 		r.errs = append(r.errs, err)
-		a.end()
+		a.end(false)
 	}
 	if r.cfg.Answered != nil {
 		r.cfg.Answered(a)
@@ -324,24 +327,36 @@ func (a *Attempt) Answer() outcome.Answer {
 	return answer
 }
 
-// Watcher is told that an answer which was good has failed after all: its body broke.
-type Watcher interface{ Broke() }
+// Watcher is told how the body of a good answer ended: whole, or as far as somebody wanted
+// to read it; or it broke, so that the answer has failed after all.
+type Watcher interface {
+	Whole()
+	Broke()
+}
 
-// Watch makes w know if the attempt's body breaks. It must be called before the response
-// is handed to anybody.
-func (a *Attempt) Watch(w Watcher) { a.watchers = append(a.watchers, w) }
+// Watch makes w know how the attempt's body ends. It must be called before the response is
+// handed to anybody.
+func (a *Attempt) Watch(w Watcher) {
+	if a.ended.Load() == over { // there is no body
+		w.Whole()
+		return
+	}
+	a.watchers = append(a.watchers, w)
+}
 
 // final notes that the answer is the caller's, and reports whether it has ended
 // already.
 func (a *Attempt) final() bool { return !a.ended.CompareAndSwap(open, finalAnswer) }
 
-// end lets go of the endpoint and the context, the first time that it is called.
-// The goroutine that reads the body may call it.
-func (a *Attempt) end() (first bool) {
+// end lets go of the endpoint and the context, the first time that it is called. broke
+// says that the answer's body ended before its time. The goroutine that reads the body may
+// call it.
+func (a *Attempt) end(broke bool) {
 	before := a.ended.Swap(over)
 	if before == over {
-		return false
+		return
 	}
+	a.tellEnd(broke)
 	if a.pick.Node != nil {
 		a.pick.Done()
 	}
@@ -354,5 +369,26 @@ func (a *Attempt) end() (first bool) {
 	if before == finalAnswer {
 		a.record.end()
 	}
-	return true
+}
+
+// tellEnd tells those who care how a good answer ended. One whose caller has gone says
+// nothing.
+func (a *Attempt) tellEnd(broke bool) {
+	if !a.Outcome.Class.Good() {
+		return
+	}
+	if a.pick.Node != nil {
+		if broke {
+			a.pick.Broke(a.Answer())
+		} else {
+			a.pick.Whole()
+		}
+	}
+	for _, w := range a.watchers {
+		if broke {
+			w.Broke()
+		} else {
+			w.Whole()
+		}
+	}
 }

@@ -153,6 +153,9 @@ func (r *Record) rewind(a *Attempt) bool {
 	}
 	a.body.source = r.source
 	a.req.Body, a.req.GetBody = &a.body, refuseToRewind
+	if r.plain {
+		a.req.GetBody = r.getBody
+	}
 	return true
 }
 

@@ -17,6 +17,9 @@ import (
 type Config struct {
 	Clock    clock.Clock
 	Classify outcome.Classifier
+	// Plain makes a call of one attempt leave to net/http what net/http repeats by itself,
+	// for layers that are put in front of any transport and change nothing.
+	Plain bool
 	// Answered is told of each attempt once its outcome is known. May be nil.
 	Answered func(*Attempt)
 	// Ended is told of each record once nothing of the call is left: it
@@ -63,6 +66,7 @@ type Record struct {
 	boundCause error
 	boundAt    time.Time
 	finished   bool
+	plain      bool // see Config.Plain
 	ended      atomic.Bool
 
 	triedSpace [4]uint64
@@ -300,6 +304,7 @@ func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, e
 		return nil, err
 	}
 	r := New(req, cfg)
+	r.plain = cfg.Plain
 	defer r.Abort()
 	a := r.NewAttempt(0)
 	resp, err := send(a)

@@ -118,9 +118,12 @@ type Admission struct {
 
 // Pass is what a gate let pass.
 type Pass interface {
-	// Answered tells how the attempt went. It is called exactly once.
-	Answered(number int32, a outcome.Answer)
-	// Broke tells that an answer that was good has failed after all.
+	// Answered tells how the attempt went. It is called exactly once. It reports whether
+	// it wants to know how the body ends.
+	Answered(number int32, a outcome.Answer) (watch bool)
+	// Whole tells that the body of a good answer has ended as it should.
+	Whole()
+	// Broke tells that an answer that was good has failed after all: its body broke.
 	Broke(a outcome.Answer)
 }
 
@@ -179,6 +182,15 @@ func (n *Node) Endpoint() discovery.Endpoint { return *n.endpoint.Load() }
 
 // Published returns the same without copying it. It must not be changed.
 func (n *Node) Published() *discovery.Endpoint { return n.endpoint.Load() }
+
+// Name returns the address of the endpoint, with its ID in parentheses if it has one.
+func (n *Node) Name() string {
+	e := n.Published()
+	if e.ID == "" || e.ID == e.Address {
+		return e.Address
+	}
+	return e.Address + " (" + e.ID + ")"
+}
 
 // Update takes what discovery says now. The key must be the same. The watcher is
 // not told.
@@ -331,21 +343,28 @@ type Pick struct {
 }
 
 // Answered tells the observer and the gate, and counts failures.
-func (p Pick) Answered(a outcome.Answer) {
+func (p *Pick) Answered(a outcome.Answer) {
 	if a.Class.Bad() {
 		p.Node.failures.Add(1)
 	}
 	if p.Observer != nil {
 		p.Observer.Answered(p.Token, a)
 	}
+	if p.Pass != nil && !p.Pass.Answered(p.Number, a) {
+		p.Pass = nil
+	}
+}
+
+// Whole tells that the body of a good answer has ended as it should.
+func (p *Pick) Whole() {
 	if p.Pass != nil {
-		p.Pass.Answered(p.Number, a)
+		p.Pass.Whole()
 	}
 }
 
 // Broke counts an attempt as failed after all: its answer was good, and then its
 // body broke.
-func (p Pick) Broke(a outcome.Answer) {
+func (p *Pick) Broke(a outcome.Answer) {
 	p.Node.failures.Add(1)
 	if p.Pass != nil {
 		p.Pass.Broke(a)
@@ -353,7 +372,7 @@ func (p Pick) Broke(a outcome.Answer) {
 }
 
 // Done ends the attempt, body included.
-func (p Pick) Done() {
+func (p *Pick) Done() {
 	p.Node.Release()
 	if p.Counted || p.Node.limit.Load() != 0 {
 		p.Node.watcher.Ended(p.Counted)

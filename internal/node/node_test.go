@@ -82,7 +82,8 @@ func TestPick_Counts(t *testing.T) {
 	}
 	assert.Equal(t, uint64(5), n.Picks())
 	assert.Equal(t, uint64(2), n.Failures())
-	Pick{Node: n}.Broke(outcome.Answer{Class: outcome.Success})
+	p := Pick{Node: n}
+	p.Broke(outcome.Answer{Class: outcome.Success})
 	assert.Equal(t, uint64(3), n.Failures())
 	assert.Zero(t, n.InFlight())
 }

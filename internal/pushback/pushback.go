@@ -2,6 +2,7 @@
 package pushback
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -18,7 +19,7 @@ func RetryAfter(h http.Header, now time.Time) time.Duration {
 	if value == "" {
 		return 0
 	}
-	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
+	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil || errors.Is(err, strconv.ErrRange) {
 		return time.Duration(min(seconds, uint64(longest/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(value)
