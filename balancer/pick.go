@@ -51,8 +51,8 @@ func (p *Pool) tellPicked(pick Pick, err error) {
 	told := false
 	defer func() {
 		if !told && err == nil {
+			defer pick.Done() // also if this panics, too
 			pick.Answered(outcome.Answer{Class: outcome.Canceled})
-			pick.Done()
 		}
 	}()
 	p.tell()

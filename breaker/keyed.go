@@ -78,18 +78,18 @@ func (k *keyed[V]) makeRoomLocked(most int) {
 		return
 	}
 	type use struct {
-		key   string
-		keep  bool
-		turns uint64 // since
+		key  string
+		keep bool
+		turn uint64 // may change meanwhile
 	}
-	uses, turn := make([]use, 0, len(k.byKey)), k.turn.Load()
+	uses := make([]use, 0, len(k.byKey))
 	for key, e := range k.byKey {
-		uses = append(uses, use{key, k.keep(e.value), turn - e.used.Load()})
+		uses = append(uses, use{key, k.keep(e.value), e.used.Load()})
 	}
 	slices.SortFunc(uses, func(a, b use) int {
 		switch {
 		case a.keep == b.keep:
-			return cmp.Compare(b.turns, a.turns)
+			return cmp.Compare(a.turn, b.turn)
 		case a.keep:
 			return 1
 		default:

@@ -772,7 +772,7 @@ func TestThrottleTransport_Panic_K16(t *testing.T) {
 	throttle, _, _ := newTestThrottle(t, ThrottleConfig{})
 	tr := throttle.Transport(tripFunc(func(*http.Request) (*http.Response, error) { panic("ordered") }))
 	assert.PanicsWithValue(t, "ordered", func() {
-		_, _ = tr.RoundTrip(throttleRequest(t, "http://a/")) //nolint:bodyclose // there is none
+		_, _ = tr.RoundTrip(throttleRequest(t, "http://a/"))
 	})
 	assert.Equal(t, ThrottleStatus{Requests: 1, Refusal: 0.5}, throttle.Status())
 }

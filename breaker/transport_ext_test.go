@@ -635,7 +635,7 @@ func TestTransport_Panic_K16(t *testing.T) {
 		body := evenkeeltest.NewBody("never sent")
 		req := get(t, "http://a/")
 		body.Stream(req)
-		assert.PanicsWithValue(t, "ordered", func() { _, _ = tr.RoundTrip(req) }) //nolint:bodyclose // there is none
+		assert.PanicsWithValue(t, "ordered", func() { _, _ = tr.RoundTrip(req) })
 		body.AssertClosed(t)
 	}
 	boom()
@@ -657,7 +657,7 @@ func TestTransport_Panic_K16(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = tr.RoundTrip(get(t, "http://a/")) //nolint:bodyclose,testifylint // there is none; the URL is good
+		_, _ = tr.RoundTrip(get(t, "http://a/")) //nolint:testifylint // the URL is good
 	}()
 	<-done
 	assert.Equal(t, 1, b.Counts().ConsecutiveFailures)
@@ -1267,7 +1267,7 @@ func TestTransport_IsBounded_K14(t *testing.T) {
 // changed; the response is as it was.
 func TestTransport_LeavesTheRest_T07(t *testing.T) {
 	var below *http.Request
-	resp := &http.Response{StatusCode: 200, Header: http.Header{"X": {"y"}}, Body: io.NopCloser(strings.NewReader("body"))}
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"X": {"y"}}, Body: io.NopCloser(strings.NewReader("body"))}
 	tr := around(t, tripper(func(req *http.Request) (*http.Response, error) {
 		below = req
 		assert.NotNil(t, req.Header)
