@@ -95,18 +95,19 @@ func (g *Group) Use(cfg Config) error {
 	return nil
 }
 
-// Close drops all breakers. OnChange is not called any more when it has returned. It
-// must not be called from there.
+// Close drops all breakers; those of endpoints let everything through from now on. OnChange is
+// not called any more when it has returned. It must not be called from there.
 func (g *Group) Close() {
+	g.changes.Close()
 	g.keyed.close()
 	g.mu.Lock()
 	gates := g.gates
 	g.gates = map[*gate]struct{}{}
 	g.mu.Unlock()
 	for gate := range gates {
+		_ = gate.breaker.SetMode(Disabled) // which is a mode
 		gate.Gone()
 	}
-	g.changes.Close()
 }
 
 // Tell calls OnChange with what has not been told yet. The balancer calls it.

@@ -985,6 +985,7 @@ func TestChange_TellsWhen(t *testing.T) {
 		Name: "users", Mode: MetricsOnly, State: Open, Because: ProbeFailed,
 		Since: at(time.Hour), Until: at(time.Hour + 20*second),
 	}, s)
+	require.Len(t, r.told, 5)
 	assert.Equal(t, Change{
 		Name: "users", From: HalfOpen, To: Open, Reason: ProbeFailed, Mode: MetricsOnly,
 		At: at(time.Hour), Until: at(time.Hour + 20*second), Counts: Counts{Failures: 1},
@@ -996,6 +997,7 @@ func TestChange_TellsWhen(t *testing.T) {
 	assert.Len(t, r.told, 5, "it was open")
 	require.NoError(t, r.SetMode(Auto))
 	require.NoError(t, r.SetMode(ForcedOpen))
+	require.Len(t, r.told, 7)
 	assert.Equal(t, Change{Name: "users", From: Closed, To: Open, Reason: ModeSet, Mode: ForcedOpen, At: at(time.Hour)}, r.told[6])
 }
 
@@ -1362,7 +1364,7 @@ func TestUse_KeepsWhatCannotChange_P01(t *testing.T) {
 	require.NoError(t, r.Use(cfg))
 	send(err500)(r)
 	assert.Equal(t, 3750*time.Millisecond, r.wait())
-	assert.Len(t, r.told, 1)
+	require.Len(t, r.told, 1)
 	assert.Equal(t, dawn.Add(second), r.told[0].At)
 	require.NoError(t, r.Use(Config{Mode: ForcedOpen}))
 	assert.Equal(t, Status{Name: "users", Mode: ForcedOpen, State: Open, Because: ModeSet, Since: dawn.Add(second)}, r.Status())
