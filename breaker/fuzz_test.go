@@ -110,7 +110,7 @@ func keepsItsWord(t *testing.T, seed uint64, cfg Config) {
 				if set.ProbeTimeout > 300*soon { // none is given up
 					require.LessOrEqual(t, len(probes), set.Probes)
 				}
-				require.LessOrEqual(t, len(half.probes.under), set.Probes)
+				require.LessOrEqual(t, len(half.probes.underWay), set.Probes)
 				held = append(held, p)
 			default:
 				require.NotEqual(t, ForcedOpen, cfg.Mode)

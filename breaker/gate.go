@@ -12,8 +12,7 @@ import (
 
 // gate is the breaker of a balancer's endpoint. The balancer does not pick an endpoint
 // whose breaker would refuse, so it must be told when that changes: by the reasons of
-// the node, which are set under the breaker's lock, so that whoever is refused finds
-// them set. Since nobody asks the breaker meanwhile, a timer does.
+// the node, which are set under the breaker's lock together with the state. Since nobody asks the breaker meanwhile, a timer does.
 type gate struct {
 	breaker *Breaker
 	group   *Group
@@ -120,8 +119,8 @@ func (g *gate) pushLocked() (changed bool) {
 		if !p.probes.room(set) {
 			reason = node.Open
 		}
-		if len(p.probes.under) > 0 {
-			due = after(p.probes.under[0].began, set.ProbeTimeout)
+		if len(p.probes.underWay) > 0 {
+			due = after(p.probes.underWay[0].began, set.ProbeTimeout)
 		}
 	case Closed:
 	}

@@ -141,7 +141,7 @@ func (p *phase) share(at time.Duration) float64 {
 // from 1.
 type probes struct {
 	last      int32   // the number of the latest
-	under     []probe // way, in the order in which they began
+	underWay  []probe // in the order in which they began
 	good, bad int     // of those that have ended
 }
 
@@ -157,21 +157,21 @@ func (p *probes) next(set *settings, at time.Duration) (number int32, ok bool) {
 		return 0, false
 	}
 	p.last++
-	p.under = append(p.under, probe{p.last, at})
+	p.underWay = append(p.underWay, probe{p.last, at})
 	return p.last, true
 }
 
 // room reports whether another probe may begin.
 func (p *probes) room(set *settings) bool {
-	return len(p.under) < set.Probes && len(p.under)+p.good < max(set.Probes, set.ProbeSuccesses)
+	return len(p.underWay) < set.Probes && len(p.underWay)+p.good < max(set.Probes, set.ProbeSuccesses)
 }
 
 // end ends a probe. It reports whether it was under way: one that took too long has
 // been given up.
 func (p *probes) end(number int32) bool {
-	for i := range p.under {
-		if p.under[i].number == number {
-			p.under = append(p.under[:i], p.under[i+1:]...)
+	for i := range p.underWay {
+		if p.underWay[i].number == number {
+			p.underWay = append(p.underWay[:i], p.underWay[i+1:]...)
 			return true
 		}
 	}
@@ -181,11 +181,11 @@ func (p *probes) end(number int32) bool {
 // giveUp ends the oldest probe as failed if it has taken too long, and returns when
 // that was.
 func (p *probes) giveUp(set *settings, at time.Duration) (when time.Duration, late bool) {
-	if len(p.under) == 0 || at-p.under[0].began < set.ProbeTimeout {
+	if len(p.underWay) == 0 || at-p.underWay[0].began < set.ProbeTimeout {
 		return 0, false
 	}
-	when = p.under[0].began + set.ProbeTimeout
-	p.under = p.under[1:]
+	when = p.underWay[0].began + set.ProbeTimeout
+	p.underWay = p.underWay[1:]
 	p.bad++
 	return when, true
 }
