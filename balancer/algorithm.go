@@ -88,7 +88,7 @@ type Picker interface {
 }
 
 // Observer is what an algorithm keeps per endpoint. It is told of each attempt
-// there, concurrently, and must not block or allocate.
+// there, concurrently, and must not block, allocate or panic.
 type Observer interface {
 	// Picked tells that the endpoint was picked at the instant now. What it
 	// returns comes back with the answer.

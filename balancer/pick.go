@@ -55,8 +55,8 @@ func (p *Pool) tellPicked(pick Pick, err error) {
 			pick.Answered(outcome.Answer{Class: outcome.Canceled})
 		}
 	}()
-	p.tell()
-	p.cfg.Breakers.Tell()
+	p.serve()
+	p.tellChanges()
 	told = true
 }
 

@@ -82,8 +82,7 @@ func (p *Pool) serve() {
 		return
 	}
 	if p.serveNow() {
-		p.changes.Flush()
-		p.cfg.Breakers.Tell()
+		p.tellChanges()
 	}
 }
 
@@ -107,7 +106,7 @@ func (p *Pool) serveLocked() (news bool) {
 			close(w.served)
 			continue
 		}
-		news, w.news = news || w.news, false
+		news = news || w.news
 		if !routed {
 			break // what there is no room for is the same for all
 		}
@@ -120,9 +119,12 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (_ Pick,
 	q := &p.queue
 	q.waiting.Add(1) // before the pick: who makes room after it sees us
 	defer q.waiting.Add(-1)
-	w, place, err := p.enqueue(info, limits)
+	w, place, news, err := p.enqueue(info, limits)
 	if place == nil {
-		return w.pick, w.news, err
+		return w.pick, news, err
+	}
+	if news {
+		p.tellQueued(w, place)
 	}
 	gaveUp := wait.SleepOr(ctx, p.clock, limits.Timeout, w.served) != nil
 	q.mu.Lock()
@@ -134,28 +136,55 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (_ Pick,
 	}
 	q.waiters.Remove(place)
 	if gaveUp {
-		return Pick{}, w.news, context.Cause(ctx)
+		return Pick{}, false, context.Cause(ctx)
 	}
-	return Pick{}, w.news, &SaturatedError{Waited: limits.Timeout}
+	return Pick{}, false, &SaturatedError{Waited: limits.Timeout}
+}
+
+// tellQueued tells what has changed while an attempt found no room. If a callback panics,
+// the attempt gives up its place.
+func (p *Pool) tellQueued(w *waiter, place *list.Element) {
+	told := false
+	defer func() {
+		if told {
+			return
+		}
+		p.queue.mu.Lock()
+		p.queue.waiters.Remove(place)
+		p.queue.mu.Unlock()
+		if w.pick.pick.Node != nil { // it was served meanwhile
+			defer w.pick.Done()
+			w.pick.Answered(outcome.Answer{Class: outcome.Canceled})
+		}
+	}()
+	p.tellChanges()
+	told = true
+}
+
+// tellChanges calls back with what has changed. No lock may be held.
+func (p *Pool) tellChanges() {
+	p.changes.Flush()
+	p.cfg.Breakers.Tell()
 }
 
 // enqueue picks if there is room, and takes a place in the queue if there is none.
-func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element, err error) {
+func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element, news bool, err error) {
 	q := &p.queue
 	w = &waiter{info: info, served: make(chan struct{})}
 	q.mu.Lock()
 	defer q.mu.Unlock() // also if the key function of a user panics
-	w.news = p.serveLocked()
+	news = p.serveLocked()
 	// With routes, what is left for us may be of no use to those before us.
 	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
-		pick, news, failed := p.pick(info)
-		w.pick, w.news = pick, w.news || news
-		if !errors.Is(failed, ErrSaturated) {
-			return w, nil, failed
+		var picked bool
+		w.pick, picked, err = p.pick(info)
+		news = news || picked
+		if !errors.Is(err, ErrSaturated) {
+			return w, nil, news, err
 		}
 	}
 	if q.waiters.Len() >= limits.Size {
-		return w, nil, &SaturatedError{QueueFull: true}
+		return w, nil, news, &SaturatedError{QueueFull: true}
 	}
-	return w, q.waiters.PushBack(w), nil
+	return w, q.waiters.PushBack(w), news, nil
 }

@@ -69,7 +69,7 @@ type Base interface {
 }
 
 // Observer learns from the attempts at one endpoint. Its methods are called
-// concurrently and must not block or allocate.
+// concurrently and must not block, allocate or panic.
 type Observer interface {
 	// Picked tells that the endpoint was picked for an attempt at the
 	// instant now. What it returns comes back with the answer.
