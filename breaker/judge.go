@@ -83,7 +83,6 @@ func (b *Breaker) probed(p *phase, number int32, at time.Duration, v verdict, re
 // judgeProbesLocked opens or closes the breaker if enough probes have failed or succeeded.
 func (b *Breaker) judgeProbesLocked(set *settings, p *phase, at, retryAfter time.Duration) {
 	switch {
-	case set.mode == ForcedOpen:
 	case p.state == HalfOpen && p.probes.bad >= set.ProbeFailures:
 		b.openLocked(set, ProbeFailed, at, retryAfter)
 	case p.probes.good >= set.ProbeSuccesses:
