@@ -159,7 +159,7 @@ func (r refusal) hasItsReason(t *testing.T, s *stackUnderTest) {
 	switch s.kind {
 	case full, retryAlone:
 		assert.Equal(t, r.reason, reason(err), "%v", err)
-	case balancerAlone: // it has a reason where it refuses itself
+	case balancerAlone, breakerAlone, throttleAlone: // each has a reason where it refuses itself
 		if slices.Contains([]outcome.Reason{outcome.NoEndpoints, outcome.Closed, outcome.Invalid}, r.reason) {
 			assert.Equal(t, r.reason, outcome.ReasonOf(err), "%v", err)
 		}

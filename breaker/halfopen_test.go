@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -171,7 +172,7 @@ func TestHalfOpen_TruthTable_K03_K04_K05_K08(t *testing.T) {
 		all = append(all, fates)
 		if len(fates) < 4 {
 			for _, f := range []fate{succeeds, fails, cancels, hangs, late} {
-				grow(append(fates[:len(fates):len(fates)], f))
+				grow(append(slices.Clip(fates), f))
 			}
 		}
 	}

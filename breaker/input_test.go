@@ -177,8 +177,8 @@ func TestConfig_DocumentedDefaults(t *testing.T) {
 		IdleFor:             10 * time.Minute,
 	}, Config{}.WithDefaults())
 
-	assert.Equal(t, 0.8, Config{SlowAfter: time.Second}.WithDefaults().SlowRate)
-	assert.Equal(t, 0.3, Config{SlowAfter: time.Second, SlowRate: 0.3}.WithDefaults().SlowRate)
+	assert.InDelta(t, 0.8, Config{SlowAfter: time.Second}.WithDefaults().SlowRate, 0)
+	assert.InDelta(t, 0.3, Config{SlowAfter: time.Second, SlowRate: 0.3}.WithDefaults().SlowRate, 0)
 	assert.Equal(t, 7, Config{Probes: 7}.WithDefaults().ProbeSuccesses)
 	assert.Equal(t, 2, Config{Probes: 7, ProbeSuccesses: 2}.WithDefaults().ProbeSuccesses)
 	assert.Equal(t, time.Hour, Config{OpenFor: time.Hour}.WithDefaults().MaxOpenFor)

@@ -608,7 +608,6 @@ func shrunk(cfg Config, all []operation) []operation {
 // A hundred thousand random sequences of operations, each on another configuration, in
 // which the breaker does what the model does: state, times, counts, answers and events.
 func TestModel_K02_K03_K04_K05_K08_K12_K13_P01(t *testing.T) {
-	t.Parallel()
 	const seed, sequences, parts = 20260101, 100_000, 4
 	t.Logf("seed %d", seed)
 	all := make([]*visits, parts)

@@ -463,7 +463,11 @@ func TestOnChange_TheEndWaits_K13(t *testing.T) {
 			}})
 			require.NoError(t, err)
 			b := g.Breaker("a")
-			go trip(t, b)
+			go func() {
+				if p, err := b.Allow(); err == nil {
+					p.Done(err500)
+				}
+			}()
 			synctest.Wait()
 			require.Len(t, calls, 1)
 			b.Reset() // is not held up, and told later
@@ -481,7 +485,7 @@ func TestOnChange_TheEndWaits_K13(t *testing.T) {
 			synctest.Wait()
 			assert.True(t, ended)
 			assert.Len(t, calls, 1, "what was not told yet is not told")
-			b.SetMode(ForcedOpen)
+			require.NoError(t, b.SetMode(ForcedOpen))
 			assert.Len(t, calls, 1)
 		}
 	})
@@ -529,7 +533,7 @@ func TestOnChange_PanicLosesNothing_K13(t *testing.T) {
 	p, err = b.Allow()
 	require.NoError(t, err)
 	fake.Advance(30*time.Second + 20*time.Second)
-	assert.PanicsWithValue(t, inCallback, func() { b.Allow() }, "the first of two")
+	assert.PanicsWithValue(t, inCallback, func() { _, _ = b.Allow() }, "the first of two")
 	assert.Equal(t, "half-open to open", got[4])
 	assert.Equal(t, HalfOpen, b.State(), "which tells the second, if nobody has")
 	assert.Equal(t, "open to half-open", got[5])

@@ -639,8 +639,8 @@ func TestCounts_Rates(t *testing.T) {
 	assert.Zero(t, Counts{}.SlowRate())
 	c := Counts{Successes: 3, Failures: 1, Slow: 2}
 	assert.Equal(t, 4, c.Calls())
-	assert.Equal(t, 0.25, c.FailureRate())
-	assert.Equal(t, 0.5, c.SlowRate())
+	assert.InDelta(t, 0.25, c.FailureRate(), 0)
+	assert.InDelta(t, 0.5, c.SlowRate(), 0)
 }
 
 // quick opens at the first failure and closes after the first good probe.
@@ -969,7 +969,7 @@ func TestChange_TellsWhen(t *testing.T) {
 	times(2, send(ok200))(r)
 	r.at(time.Hour)
 	s := r.Status()
-	at := func(d time.Duration) time.Time { return dawn.Add(d) }
+	at := dawn.Add
 	assert.Equal(t, Status{Name: "users", State: HalfOpen, Because: OpenTimeOver, Since: at(50 * second)}, s)
 	assert.Equal(t, []Change{
 		{Name: "users", To: Open, Reason: ConsecutiveFailures, At: at(second), Until: at(6 * second), Counts: Counts{Successes: 2, Failures: 5, ConsecutiveFailures: 5}},
@@ -1013,7 +1013,7 @@ func TestClasses_CancelledByTheCaller_K01(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errors.New("left the page"))
 		for range 1000 {
-			err := r.Do(ctx, func(ctx context.Context) error { return context.Cause(ctx) })
+			err := r.Do(ctx, context.Cause)
 			require.EqualError(t, err, "left the page")
 		}
 		assert.Equal(t, before, r.Counts(), "neither a success nor a failure, and the row goes on")
@@ -1079,7 +1079,7 @@ func TestClasses_AllOthersAreNeutral(t *testing.T) {
 			want = counted
 		}
 		assert.Equal(t, want, send(c)(r), "%v", c)
-		assert.Equal(t, countedIf(r.Counts() != Counts{}), want, "%v", c)
+		assert.Equal(t, want, countedIf(r.Counts() != Counts{}), "%v", c)
 	}
 }
 
@@ -1263,7 +1263,7 @@ func TestModes_CountNothingOfTheOther(t *testing.T) {
 			if from == to {
 				because = Created
 			}
-			if from == to && from == ForcedOpen {
+			if from == ForcedOpen && to == ForcedOpen {
 				counts.Rejected = 2
 			}
 			if !from.fixed() && !to.fixed() {
@@ -1449,7 +1449,7 @@ func TestRamp_GrowsFromATenthToAll_K12(t *testing.T) {
 		require.InDelta(t, min(1, max(0.1, at.Seconds()/30)), share, 0.0011, "at %v", at)
 		before = share
 	}
-	assert.Equal(t, 1.0, before)
+	assert.InDelta(t, 1.0, before, 0)
 	assert.Len(t, r.told, 3)
 }
 

@@ -333,6 +333,28 @@ func TestThrottle_OneProbeOfAThousandCallers_K03(t *testing.T) {
 	}
 }
 
+// Of those who find at the same time that a probe is due, one gets it.
+func TestThrottle_OneOfThoseWhoAskTogether_K03(t *testing.T) {
+	throttle, fake, _ := newTestThrottle(t, ThrottleConfig{})
+	set := throttle.settings.Load()
+	for range 20 {
+		fake.Advance(time.Second)
+		var passed atomic.Int32
+		begin, over := make(chan struct{}), sync.WaitGroup{}
+		for range 100 {
+			over.Go(func() {
+				<-begin
+				if throttle.probe(set, set.elapsed()) {
+					passed.Add(1)
+				}
+			})
+		}
+		close(begin)
+		over.Wait()
+		require.EqualValues(t, 1, passed.Load())
+	}
+}
+
 // Given 100 calls a second and an outage of 30 s, then nearly all are held back, and
 // after it all are accepted again within 25 s: the most that is let through at first is a
 // tenth, and that grows by about a sixth each second with K = 2 and a window of 10 s, so
@@ -526,6 +548,7 @@ func TestThrottleConfig_Validate_P02(t *testing.T) {
 // nothing.
 func TestThrottle_UseKeepsTheCounts_P01_P02(t *testing.T) {
 	throttle, fake, source := newTestThrottle(t, ThrottleConfig{})
+	fake.Advance(3 * time.Second) // an instant that is not the first
 	throttle.ended(t, 25, tookIt)
 	throttle.ended(t, 75, overloaded)
 	source.roll = rollLeast

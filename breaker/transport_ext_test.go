@@ -229,52 +229,6 @@ func TestTransport_OfABreakerAndOfAGroup(t *testing.T) {
 	assert.ErrorIs(t, err, breaker.ErrOpen, "they share the breakers")
 }
 
-// A group from elsewhere is not the transport's to close.
-func TestTransport_CloseLeavesAGroup(t *testing.T) {
-	g, err := breaker.NewGroup(plain(stillClock()))
-	require.NoError(t, err)
-	t.Cleanup(g.Close)
-	tr, other := g.Transport(replying(500)), g.Transport(replying(500))
-	for range 2 {
-		_, err = status(t, tr, get(t, "http://a/"))
-		require.NoError(t, err)
-	}
-	require.NoError(t, tr.Close())
-	_, err = status(t, other, get(t, "http://a/"))
-	assert.ErrorIs(t, err, breaker.ErrOpen)
-}
-
-// What an answer means is for the classifier to say, and for another one from the moment
-// that it is set.
-func TestTransport_Classifier(t *testing.T) {
-	teapots := func(a outcome.Attempt) outcome.Outcome {
-		if a.Response != nil && a.Response.StatusCode == http.StatusTeapot {
-			return outcome.Outcome{Class: outcome.Failure}
-		}
-		return outcome.Classify(a)
-	}
-	cfg := plain(stillClock())
-	tr := around(t, replying(http.StatusTeapot), cfg)
-	ask := func() error {
-		_, err := status(t, tr, get(t, "http://a/"))
-		return err
-	}
-	for range 3 {
-		require.NoError(t, ask())
-	}
-	cfg.Classifier = teapots
-	require.NoError(t, tr.Group().Use(cfg))
-	require.NoError(t, ask())
-	require.NoError(t, ask())
-	require.ErrorIs(t, ask(), breaker.ErrOpen)
-
-	b, _ := guarding(t, func(c *breaker.Config) { c.Classifier = teapots })
-	single := b.Transport(replying(http.StatusTeapot))
-	_, err := status(t, single, get(t, "http://a/"))
-	require.NoError(t, err)
-	assert.Equal(t, 1, b.Counts().Failures)
-}
-
 // What speaks against a server opens its breaker.
 func TestTransport_FailuresOpen(t *testing.T) {
 	for name, step := range map[string]http.Handler{
@@ -1128,33 +1082,6 @@ func TestTransport_LeavesNetHTTPAlone_R03(t *testing.T) {
 			})
 		})
 	}
-}
-
-// Retries below send bodies again as they would without a breaker around them, and what is
-// slow is the whole call.
-func TestTransport_AroundRetriesOfABody_T01(t *testing.T) {
-	online(t, func(t *testing.T, network *evenkeeltest.Network) {
-		a := network.Serve("a:80", evenkeeltest.Script(evenkeeltest.Status(503).Delay(300*time.Millisecond), evenkeeltest.OK("a")))
-		inner, err := retry.NewTransport(base(t, network), retry.Policy{Backoff: retry.Backoff{Base: time.Millisecond}})
-		require.NoError(t, err)
-		cfg := plain(nil)
-		cfg.SlowAfter = 200 * time.Millisecond
-		tr := around(t, inner, cfg)
-		body := evenkeeltest.NewBody("order 1")
-		req := get(t, "http://a/")
-		req.Method = http.MethodPut
-		body.Replayable(req)
-		code, err := status(t, tr, req)
-		require.NoError(t, err)
-		assert.Equal(t, 200, code)
-		a.AssertRequests(t, 2)
-		for _, r := range a.Received() {
-			assert.Equal(t, "order 1", string(r.Body))
-		}
-		synctest.Wait()
-		body.AssertClosed(t)
-		assert.Equal(t, breaker.Counts{Successes: 1, Slow: 1}, only(t, tr).Counts())
-	})
 }
 
 // A throttle around retries counts calls as well.
