@@ -152,6 +152,15 @@ type timeWindow struct {
 	ticks     ticks
 	successes tally
 	others    [buckets]others
+	past      past
+}
+
+// past is what was counted in the ticks of a window before the present one, which mostly
+// does not change any more. (A success that took longer than a tick to be counted may be
+// missing until the next one.)
+type past struct {
+	until                     int64 // the present tick, 0 if it must be counted anew
+	successes, failures, slow int
 }
 
 // others are the calls of a tick that were not good and fast.
@@ -185,6 +194,7 @@ func (w *timeWindow) add(at time.Duration, failed, slow bool) {
 // broke takes the success from the latest bucket that has one: it was not long ago,
 // and a bucket more or less is what the window is exact to.
 func (w *timeWindow) broke(at time.Duration, slow bool) {
+	w.past.until = 0
 	if now := w.ticks.at(at); slow {
 		w.takeBackSlow(now)
 	} else {
@@ -204,15 +214,25 @@ func (w *timeWindow) takeBackSlow(now int64) {
 
 func (w *timeWindow) counts(at time.Duration) (successes, failures, slow int) {
 	now := w.ticks.at(at)
-	successes = w.successes.sum(now)
-	for i := range w.others {
-		if o := &w.others[i]; now-o.tick < buckets {
-			successes += int(o.slowButGood)
-			failures += int(o.failures)
-			slow += int(o.slowButGood + o.slowFail)
+	if w.past.until != now {
+		w.past = past{until: now}
+		for tick := max(now-buckets+1, 0); tick < now; tick++ {
+			w.past.count(w, tick)
 		}
 	}
-	return successes, failures, slow
+	sum := w.past
+	sum.count(w, now)
+	return sum.successes, sum.failures, sum.slow
+}
+
+// count adds what was counted in a tick.
+func (p *past) count(w *timeWindow, tick int64) {
+	p.successes += w.successes.count(tick)
+	if o := &w.others[tick%buckets]; o.tick == tick {
+		p.successes += int(o.slowButGood)
+		p.failures += int(o.failures)
+		p.slow += int(o.slowButGood + o.slowFail)
+	}
 }
 
 // countWindow counts the last so many calls. Calls are numbered, and only the numbers
