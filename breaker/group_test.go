@@ -434,16 +434,14 @@ func TestGroup_UseAppliesToAll_P01(t *testing.T) {
 // Of configurations that are set at the same time one wins, everywhere.
 func TestGroup_UseConcurrently_P01(t *testing.T) {
 	t.Parallel()
-	g, _ := grouped(t, Config{MaxKeys: 50})
-	for i := range 50 {
+	g, _ := grouped(t, Config{MaxKeys: 300})
+	for i := range 300 {
 		g.Breaker(fmt.Sprint(i))
 	}
-	for round := range 25 {
-		together(4, func(i int) {
-			for k := range 5 {
-				assert.NoError(t, g.Use(Config{Probes: 1 + i, MaxKeys: 50}))
-				g.Breaker(fmt.Sprint("new", round, i, k))
-			}
+	for round := range 100 {
+		together(2, func(i int) {
+			assert.NoError(t, g.Use(Config{Probes: 1 + i, MaxKeys: 300}))
+			g.Breaker(fmt.Sprint("new", round, i))
 		})
 		probes := g.settings.Load().Probes
 		for _, b := range g.All() {
@@ -534,8 +532,12 @@ func TestGroup_Endpoints_K14(t *testing.T) {
 		trip(t, breaker)
 	}
 	assert.Equal(t, 2, fake.Pending(), "each has a timer, since nobody asks it")
+	gone := g.All()[0]
 	a.Gone()
 	assert.Equal(t, 1, fake.Pending())
+	gone.Reset()
+	trip(t, gone)
+	assert.Equal(t, 1, fake.Pending(), "nobody waits for one that is gone")
 	g.Close()
 	assert.Zero(t, fake.Pending())
 	assert.Empty(t, g.All())
@@ -635,12 +637,11 @@ func TestGroup_Concurrently_K14(t *testing.T) {
 	}
 
 	g, _ = grouped(t, Config{})
-	found := make([]*Breaker, 100)
-	for i := range found {
-		wg.Go(func() { found[i] = g.Breaker("same") })
-	}
-	wg.Wait()
-	for _, b := range found {
-		assert.Same(t, found[0], b)
+	for round := range 500 {
+		found := make([]*Breaker, 8)
+		together(len(found), func(i int) { found[i] = g.Breaker(fmt.Sprint(round)) })
+		for _, b := range found {
+			require.Same(t, found[0], b)
+		}
 	}
 }

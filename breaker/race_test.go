@@ -3,6 +3,7 @@ package breaker
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -230,6 +231,74 @@ func TestCounts_StayInBoundsWhileTheWindowSlides(t *testing.T) {
 		require.Equal(t, counted, times(20, send(err500))(r))
 		assert.Equal(t, 30, r.Counts().Successes)
 	}
+}
+
+// One that counts to a tick while another begins the bucket anew counts once.
+func TestTally_BeginsAnewUnderRaces(t *testing.T) {
+	t.Parallel()
+	var successes tally
+	var clock ticks
+	const rounds = 50_000
+	var arrived atomic.Int64
+	meet := func(round int64) { // both are there
+		arrived.Add(1)
+		for spins := 0; arrived.Load() < 2*round; spins++ {
+			if spins > 100 {
+				runtime.Gosched()
+			}
+		}
+	}
+	together(2, func(i int) {
+		for round := range int64(rounds) {
+			now := (round + 1) * buckets
+			if i == 0 {
+				clock.latest.Store(now)
+				successes.add(&clock, now-buckets)
+			}
+			meet(3*round + 1)
+			successes.add(&clock, now-buckets*int64(i)) // one of them is late
+			meet(3*round + 2)
+			if n := successes.count(now); i == 0 && (n < 1 || n > 2) {
+				assert.Fail(t, "two were counted, perhaps one of them before", "%d in round %d", n, round)
+			}
+			meet(3*round + 3)
+		}
+	})
+}
+
+// The source of randomness is used by one goroutine at a time, whatever configurations
+// come.
+func TestRand_AccessIsSerialised(t *testing.T) {
+	t.Parallel()
+	g, err := NewGroup(Config{Clock: clock.NewFake(dawn), Rand: &exclusive{}, ConsecutiveFailures: 1})
+	require.NoError(t, err)
+	defer g.Close()
+	together(4, func(i int) {
+		b := g.Breaker(fmt.Sprint(i))
+		for k := range 2000 {
+			if p, err := b.Allow(); err == nil {
+				p.Done(err500)
+			}
+			b.Reset()
+			if k%20 == 0 {
+				assert.NoError(t, g.Use(Config{ConsecutiveFailures: 1}))
+			}
+			if k%200 == 0 {
+				g.Remove(b.Name())
+				b = g.Breaker(b.Name())
+			}
+		}
+	})
+}
+
+// exclusive is a source that may not be used by two at once.
+type exclusive struct {
+	n int // the race detector looks at it
+}
+
+func (e *exclusive) Uint64() uint64 {
+	e.n++
+	return uint64(e.n) << 50
 }
 
 // chain is an observer that asserts that each change begins where the one before ended, one

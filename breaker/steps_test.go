@@ -1736,6 +1736,28 @@ func TestTime_JumpsBackInTheRamp(t *testing.T) {
 	assert.Equal(t, counted, send(ok200)(r), "what has ended stays so")
 }
 
+// The body of a probe may break when that has closed the breaker already: then it is a
+// failure of what came.
+func TestBroke_ProbeThatClosedIt_K16(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []Config{{}, {WindowCalls: 10}} {
+		cfg.ConsecutiveFailures, cfg.Jitter, cfg.Probes = 2, Off, 1
+		r := rigged(t, cfg)
+		times(2, send(err500))(r)
+		r.at(5 * second)
+		require.Equal(t, HalfOpen, r.State())
+		half := r.phase.Load()
+		send(ok200)(r)
+		require.Equal(t, Closed, r.State())
+		half.Broke(outcome.Answer{Class: outcome.Success})
+		assert.Equal(t, Counts{Failures: 1, ConsecutiveFailures: 1}, r.Counts())
+		send(err500)(r)
+		assert.Equal(t, 10*second, r.wait(), "the second in a row")
+		half.Broke(outcome.Answer{Class: outcome.Success})
+		assert.Equal(t, 10*second, r.wait(), "that is over")
+	}
+}
+
 // A good answer whose body breaks later has failed after all.
 func TestBroke_TakesTheSuccessBack_K16(t *testing.T) {
 	t.Parallel()
@@ -1754,8 +1776,10 @@ func TestBroke_TakesTheSuccessBack_K16(t *testing.T) {
 		require.Equal(t, Closed, r.State())
 		p.Broke(outcome.Answer{Class: outcome.Success})
 		assert.Equal(t, Open, r.State(), "the fifth")
+		until := r.Status().Until
 		p.Broke(outcome.Answer{Class: outcome.Success})
 		assert.Equal(t, Counts{}, r.Counts(), "and after that it is over")
+		assert.Equal(t, until, r.Status().Until, "and does not extend anything")
 	}
 	r := rigged(t, Config{ConsecutiveFailures: 1, Jitter: Off})
 	send(err500)(r)
