@@ -224,6 +224,17 @@ func TestKeyed_UsedWhileRoomIsMade_K14(t *testing.T) {
 	}
 }
 
+// Who finds that somebody else has made the value meanwhile takes that one.
+func TestKeyed_MadeMeanwhile_K14(t *testing.T) {
+	t.Parallel()
+	made := 0
+	k := keyed[int]{build: func(string) int { made++; return made }, keep: func(int) bool { return false }, clock: clock.NewFake(dawn), most: 3, idleFor: time.Hour}
+	assert.Equal(t, 1, k.add("a"))
+	assert.Equal(t, 1, k.add("a"))
+	assert.Equal(t, 1, k.get("a"))
+	assert.Equal(t, 1, made)
+}
+
 // Of those that were asked for once, the oldest make room.
 func TestGroup_TheOldestMakeRoom_K14(t *testing.T) {
 	t.Parallel()

@@ -238,12 +238,12 @@ func TestTally_BeginsAnewUnderRaces(t *testing.T) {
 	t.Parallel()
 	var successes tally
 	var clock ticks
-	const rounds = 50_000
+	const rounds = 10_000
 	var arrived atomic.Int64
 	meet := func(round int64) { // both are there
 		arrived.Add(1)
 		for spins := 0; arrived.Load() < 2*round; spins++ {
-			if spins > 100 {
+			if spins > 20 {
 				runtime.Gosched()
 			}
 		}
@@ -270,35 +270,42 @@ func TestTally_BeginsAnewUnderRaces(t *testing.T) {
 // come.
 func TestRand_AccessIsSerialised(t *testing.T) {
 	t.Parallel()
-	g, err := NewGroup(Config{Clock: clock.NewFake(dawn), Rand: &exclusive{}, ConsecutiveFailures: 1})
+	g, err := NewGroup(Config{Clock: clock.NewFake(dawn), Rand: &exclusive{TB: t}, ConsecutiveFailures: 1})
 	require.NoError(t, err)
 	defer g.Close()
+	for i := range 300 { // so that a configuration reaches the first long before the last
+		g.Breaker(fmt.Sprint("b", i))
+	}
 	together(4, func(i int) {
-		b := g.Breaker(fmt.Sprint(i))
-		for k := range 2000 {
+		name := []string{"a", "c"}[i%2]
+		for k := range 300 {
+			b := g.Breaker(name)
 			if p, err := b.Allow(); err == nil {
 				p.Done(err500)
 			}
 			b.Reset()
-			if k%20 == 0 {
+			if i == 0 && k%10 == 0 {
 				assert.NoError(t, g.Use(Config{ConsecutiveFailures: 1}))
-			}
-			if k%200 == 0 {
-				g.Remove(b.Name())
-				b = g.Breaker(b.Name())
 			}
 		}
 	})
 }
 
-// exclusive is a source that may not be used by two at once.
+// exclusive is a source that may not be used by two at once, and takes its time.
 type exclusive struct {
-	n int // the race detector looks at it
+	testing.TB
+	n    uint64 // the race detector looks at it too
+	busy atomic.Bool
 }
 
 func (e *exclusive) Uint64() uint64 {
+	assert.True(e, e.busy.CompareAndSwap(false, true), "two at once")
+	defer e.busy.Store(false)
+	for range 5 {
+		runtime.Gosched()
+	}
 	e.n++
-	return uint64(e.n) << 50
+	return e.n << 50
 }
 
 // chain is an observer that asserts that each change begins where the one before ended, one

@@ -1047,43 +1047,6 @@ func TestTransport_AroundRetriesBrokenBody_K16(t *testing.T) {
 	})
 }
 
-// A request whose connection was closed by the server while it was idle is sent again by
-// net/http, body and all, as it would be without anything around it.
-func TestTransport_LeavesNetHTTPAlone_R03(t *testing.T) {
-	for name, guard := range map[string]func(*testing.T, http.RoundTripper) http.RoundTripper{
-		"bare":    func(_ *testing.T, next http.RoundTripper) http.RoundTripper { return next },
-		"breaker": func(t *testing.T, next http.RoundTripper) http.RoundTripper { return around(t, next, plain(nil)) },
-		"throttle": func(t *testing.T, next http.RoundTripper) http.RoundTripper {
-			tr, err := breaker.NewThrottleTransport(next, breaker.ThrottleConfig{})
-			require.NoError(t, err)
-			t.Cleanup(func() { assert.NoError(t, tr.Close()) })
-			return tr
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			online(t, func(t *testing.T, network *evenkeeltest.Network) {
-				a := network.Serve("a:80", evenkeeltest.Script(evenkeeltest.OK("a"), evenkeeltest.CloseAfter(0), evenkeeltest.OK("a")))
-				tr := guard(t, base(t, network))
-				_, err := status(t, tr, get(t, "http://a/"))
-				require.NoError(t, err)
-				body := evenkeeltest.NewBody("order 1")
-				req := get(t, "http://a/")
-				req.Method = http.MethodPost
-				req.Header.Set("Idempotency-Key", "k")
-				body.Replayable(req)
-				code, err := status(t, tr, req)
-				require.NoError(t, err)
-				assert.Equal(t, 200, code)
-				synctest.Wait()
-				body.AssertClosed(t)
-				received := a.Received()
-				require.Len(t, received, 3)
-				assert.Equal(t, "order 1", string(received[2].Body))
-			})
-		})
-	}
-}
-
 // A throttle around retries counts calls as well.
 func TestThrottleTransport_AroundRetries_K16(t *testing.T) {
 	online(t, func(t *testing.T, network *evenkeeltest.Network) {
