@@ -43,7 +43,7 @@ func TestSetHealthy_BelongsToTheIncarnation_B14(t *testing.T) {
 	assert.Equal(t, map[string]int{"b:80": 10}, picked(t, p, 10), "an update heals nobody")
 	p.update([]discovery.Endpoint{b})
 	p.update([]discovery.Endpoint{a, b})
-	assert.Len(t, picked(t, p, 10), 2, "who joins is healthy")
+	assert.Len(t, picked(t, p, 22), 2, "who joins is healthy, and has one pick of eleven at first")
 }
 
 // Given a health check that is broken and condemns one endpoint after the other,

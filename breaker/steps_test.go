@@ -1405,6 +1405,7 @@ func TestUse_AnotherWindow_P01(t *testing.T) {
 	r.at(41*second - 1)
 	send(err500)(r)
 	assert.Equal(t, 40*second, r.wait(), "closed for just less than 20s")
+	require.NotEmpty(t, r.told)
 	assert.Equal(t, Closed, r.told[len(r.told)-1].From)
 }
 
