@@ -773,7 +773,8 @@ func TestBreakers_ModesThatDoNotInterfere(t *testing.T) {
 // have counted.
 func TestBreakers_UpdateKeepsState_P01(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, []string{"a", "b"}, evenkeel.WithTargetBreaker(breaker.Config{ConsecutiveFailures: 50}), evenkeel.WithThrottle(breaker.ThrottleConfig{}))
+		f := newFleet(t, []string{"a", "b"}, evenkeel.WithThrottle(breaker.ThrottleConfig{}),
+			evenkeel.WithTargetBreaker(breaker.Config{ConsecutiveFailures: 50, FailureRate: breaker.Off, Jitter: breaker.Off}))
 		f.open(true, "a")
 		f.down["b"].Store(500)
 		f.calls(1)
@@ -814,6 +815,22 @@ func TestBreakers_UpdateKeepsState_P01(t *testing.T) {
 		assert.Equal(t, 2*time.Minute, s.Until.Sub(s.Since), "the next time by the new policy")
 		require.NoError(t, f.Update(f.Config()))
 		assert.Equal(t, s, f.state("a"))
+
+		for f.Stats().TargetBreaker.State == breaker.Closed {
+			f.down["b"].Store(500)
+			f.calls(1)
+		}
+		guard := f.Stats().TargetBreaker
+		assert.Equal(t, time.Minute, guard.Until.Sub(guard.Since), "that of the target, too")
+		c = f.Config()
+		for _, k := range []float64{1, 1.5} {
+			c.Throttle = &breaker.ThrottleConfig{K: k, MinRate: breaker.Off, MaxReject: 1}
+			require.NoError(t, f.Update(c))
+			counts := f.Stats().Throttle
+			asked, accepted := float64(counts.Requests), float64(counts.Accepts)
+			require.Greater(t, asked, k*accepted)
+			assert.InDelta(t, (asked-k*accepted)/(asked+1), counts.Refusal, 1e-9)
+		}
 	})
 }
 
@@ -1299,6 +1316,35 @@ func TestBreakers_ClockAndRandOfTheTransport_X01_X04(t *testing.T) {
 	assert.Equal(t, breaker.HalfOpen, tr.Stats().Breakers[0].State)
 	fake.Advance(5 * time.Second)
 	assert.Zero(t, tr.Stats().Throttle.Requests)
+}
+
+// The dice of the throttle are the transport's: the user's would never refuse.
+func TestThrottle_RandOfTheTransport_X04(t *testing.T) {
+	tr := over(t, roundTripper(unavailable), evenkeel.WithRand(&fixedRand{}), evenkeel.WithRetry(retry.Policy{MaxAttempts: 1}),
+		evenkeel.WithThrottle(breaker.ThrottleConfig{MinRate: breaker.Off, Rand: longest{}}))
+	refused := 0
+	for range 5 {
+		resp, err := tr.RoundTrip(getRequest(t, "http://users/"))
+		if err == nil {
+			resp.Body.Close()
+			continue
+		}
+		require.ErrorIs(t, err, breaker.ErrThrottled)
+		refused++
+	}
+	assert.Equal(t, 3, refused, "at probabilities of 2/3, 3/4 and 4/5: the draw is one half")
+}
+
+// A policy that is handed in stays the caller's: it is not written to, and what he changes
+// later changes nothing.
+func TestConfig_GuardsAreCopied_P03(t *testing.T) {
+	c := evenkeel.Config{TargetBreaker: &breaker.Config{}, Throttle: &breaker.ThrottleConfig{}}
+	tr := over(t, roundTripper(unavailable), evenkeel.WithConfig(c))
+	assert.Equal(t, breaker.Config{}, *c.TargetBreaker)
+	assert.Equal(t, breaker.ThrottleConfig{}, *c.Throttle)
+	c.TargetBreaker.OpenFor, c.Throttle.K = time.Hour, 7
+	assert.Equal(t, 5*time.Second, tr.Config().TargetBreaker.OpenFor)
+	assert.InDelta(t, 2, tr.Config().Throttle.K, 0)
 }
 
 func TestStats_Breakers(t *testing.T) {

@@ -503,6 +503,20 @@ func TestGate_ForcedOpen_B09(t *testing.T) {
 	assert.Equal(t, map[string]int{"a:80": 20}, attempts(t, g.Pool, 20))
 }
 
+// Who joins is forced open from the beginning, if that is what the configuration says.
+func TestGate_ForcedOpenFromTheBeginning(t *testing.T) {
+	g, _ := still(t, Config{Algorithm: RoundRobin{}}, breaker.Config{Mode: breaker.ForcedOpen}, addresses("a")...)
+	g.update(addresses("a", "b"))
+	for _, e := range g.Status().Endpoints {
+		assert.Equal(t, "forced open", e.Unavailable)
+	}
+	_, err := g.Pick(Info{Now: g.now()})
+	require.ErrorIs(t, err, ErrNoEndpoints)
+	assert.ErrorIs(t, err, breaker.ErrOpen)
+	require.NoError(t, g.at(t, "b:80").SetMode(breaker.Auto))
+	assert.Equal(t, map[string]int{"b:80": 10}, attempts(t, g.Pool, 10))
+}
+
 // Given an endpoint that is forced open in panic while a pick is on its way to it, then
 // that pick, too, goes elsewhere.
 func TestGate_ForcedOpenWhilePicking_B09(t *testing.T) {

@@ -186,7 +186,7 @@ func TestHalfOpen_TruthTable_K03_K04_K05_K08(t *testing.T) {
 	}
 }
 
-func TestSteps_HalfOpen(t *testing.T) {
+func TestSteps_HalfOpen_K02_K04_K05_K06_K07_K08(t *testing.T) {
 	t.Parallel()
 	cfg := Config{ConsecutiveFailures: 1, Jitter: Off}
 	with := func(change func(*Config)) Config {

@@ -472,10 +472,10 @@ func rates(t *testing.T, window time.Duration, samples map[time.Duration]outcome
 // bucket that is. A window that tumbles reads 90 % or more after the edge.
 func TestWindow_Slides_K10(t *testing.T) {
 	t.Parallel()
-	for begins := range 5 {
+	for begins := range 3 {
 		r := rigged(t, Config{ConsecutiveFailures: Off, FailureRate: 0.2})
 		samples := map[time.Duration]outcome.Class{}
-		start := time.Duration(begins) * 230 * time.Millisecond
+		start := time.Duration(begins) * 370 * time.Millisecond
 		for i := range 10000 {
 			at := start + time.Duration(i)*time.Millisecond
 			r.at(at)
@@ -1435,8 +1435,8 @@ func TestRamp_GrowsFromATenthToAll_K12(t *testing.T) {
 	r.closeIt()
 	closed := r.now()
 	before := 0.0
-	for tenths := range 350 {
-		at := time.Duration(tenths) * 100 * time.Millisecond
+	for tenths := range 175 {
+		at := time.Duration(tenths) * 200 * time.Millisecond
 		r.at(closed + at)
 		passed := 0
 		for i := range 1000 {
@@ -1767,7 +1767,7 @@ func TestBroke_TakesTheSuccessBack_K16(t *testing.T) {
 		times(3, send(ok200))(r)
 		p := r.phase.Load()
 		for i := range 3 {
-			r.at(time.Duration(i+1) * 100 * time.Millisecond)
+			r.at(time.Duration(i/2+1) * 1500 * time.Millisecond) // twice in the same tick, which is not that of the successes
 			p.Broke(outcome.Answer{Class: outcome.Success})
 			if cfg.FailureRate != Off {
 				assert.Equal(t, Counts{Successes: 2 - i, Failures: 1 + i, ConsecutiveFailures: 1 + i}, r.Counts())

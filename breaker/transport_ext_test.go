@@ -832,6 +832,7 @@ func TestTransport_BrokenBodyOfAnOlderPhase_K05(t *testing.T) {
 		_, err = io.ReadAll(old.Body)
 		require.Error(t, err)
 		old.Body.Close()
+		assert.Equal(t, breaker.Closed, b.State())
 		assert.Equal(t, breaker.Counts{}, b.Counts())
 	})
 }

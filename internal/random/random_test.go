@@ -35,15 +35,17 @@ func TestFloats_BelowOne(t *testing.T) {
 
 func TestRandom_WithoutASource(t *testing.T) {
 	bits, floats := Bits(nil), Floats(nil)
-	seen, sum := map[uint64]bool{}, 0.0
+	seen, drawn, sum := map[uint64]bool{}, map[float64]bool{}, 0.0
 	const n = 10_000
 	for range n {
 		seen[bits()] = true
 		f := floats()
+		drawn[f] = true
 		assert.True(t, f >= 0 && f < 1, "%v", f)
 		sum += f
 	}
 	assert.Greater(t, len(seen), n-2)
+	assert.Greater(t, len(drawn), n-2)
 	assert.InDelta(t, n/2, sum, 150, "five standard deviations of the sum are 144")
 }
 
