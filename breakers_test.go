@@ -215,7 +215,7 @@ func (f *fleet) idle() {
 	}
 }
 
-// keyedBy is hash algorithms by a header, beside those without keys.
+// pickers are algorithms with and without keys.
 func pickers() map[string]balancer.Algorithm {
 	keys := []balancer.HashKey{{Header: "X-User"}}
 	return map[string]balancer.Algorithm{
@@ -1106,7 +1106,6 @@ func TestThrottle_InTheStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, []string{"a"}, evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled}),
 			evenkeel.WithRetry(retry.Policy{Backoff: retry.Backoff{Base: soon}, Quota: retry.Quota{Size: -1}}),
-			// With all bits set, nothing is refused before it must be: the draws are all just below 1.
 			evenkeel.WithThrottle(breaker.ThrottleConfig{MaxReject: 1, MinRate: breaker.Off, ProbeEvery: 10 * time.Second}),
 			evenkeel.WithRand(&fixedRand{}))
 		f.down["a"].Store(503)
@@ -1138,7 +1137,7 @@ func TestThrottle_InTheStack(t *testing.T) {
 	})
 }
 
-// fixedRand draws the numbers one half and, for the backoffs, whatever that makes.
+// fixedRand draws one half, again and again.
 type fixedRand struct{}
 
 func (*fixedRand) Uint64() uint64 { return 1 << 52 }
@@ -1198,7 +1197,6 @@ func TestHooks_Breaker_K13(t *testing.T) {
 		var f *fleet
 		var mu sync.Mutex
 		last, n := map[string]breaker.State{}, 0
-		var overlaps atomic.Int32
 		cfg := fragile
 		cfg.OpenFor, cfg.MaxOpenFor = 100*time.Millisecond, 200*time.Millisecond
 		f = newFleet(t, []string{"a", "b", "c"}, evenkeel.WithBreaker(cfg), evenkeel.WithTargetBreaker(cfg),
@@ -1214,7 +1212,6 @@ func TestHooks_Breaker_K13(t *testing.T) {
 				assert.Equal(t, last[c.Name], c.From, "%s, event %d", c.Name, n)
 				assert.NotEqual(t, c.From, c.To)
 				last[c.Name] = c.To
-				assert.LessOrEqual(t, overlaps.Load(), int32(8))
 			}}))
 		const seed = 5
 		t.Logf("seed %d", seed)
