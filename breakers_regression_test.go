@@ -2,6 +2,7 @@ package evenkeel_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
@@ -125,5 +126,25 @@ func TestTargetBreaker_WaitingForEndpointsIsNoFailure_K16(t *testing.T) {
 			require.NotErrorIs(t, err, breaker.ErrOpen)
 		}
 		assert.Equal(t, breaker.Counts{}, f.Stats().TargetBreaker.Counts)
+	})
+}
+
+// Given a body that breaks, and a hook that panics because that opens a breaker, then whoever
+// reads the body gets the panic, and nothing of the call stays behind: the end of an attempt
+// was told before its endpoint was let go.
+func TestHooks_BreakerPanicsAtTheEndOfABody_B01_K13(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := bare(t)
+		server := f.network.Serve("a:80", evenkeeltest.OK("all of it").CloseMidBody(3))
+		f.use(evenkeel.WithResolver(discovery.List{server.Endpoint()}), evenkeel.WithBreaker(breaker.Config{ConsecutiveFailures: 1}),
+			evenkeel.WithHooks(evenkeel.Hooks{Breaker: func(breaker.Change) { panic("ordered") }}))
+		resp, err := f.RoundTrip(getRequest(t, "http://users/"))
+		require.NoError(t, err)
+		assert.PanicsWithValue(t, "ordered", func() { _, _ = io.ReadAll(resp.Body) })
+		resp.Body.Close()
+		stats := f.Stats()
+		assert.Zero(t, stats.Active)
+		assert.Zero(t, stats.Pool.Endpoints[0].InFlight)
+		assert.Equal(t, breaker.Open, stats.Breakers[0].State)
 	})
 }

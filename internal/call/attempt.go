@@ -356,9 +356,9 @@ func (a *Attempt) end(broke bool) {
 	if before == over {
 		return
 	}
-	a.tellEnd(broke)
-	if a.pick.Node != nil {
-		a.pick.Done()
+	defer a.tellEnd(broke) // users' callbacks may panic: nothing may stay behind
+	if before == finalAnswer {
+		defer a.record.end()
 	}
 	if a.deadline != nil {
 		a.deadline.End()
@@ -366,8 +366,8 @@ func (a *Attempt) end(broke bool) {
 	if a.cancel != nil {
 		a.cancel(nil)
 	}
-	if before == finalAnswer {
-		a.record.end()
+	if a.pick.Node != nil {
+		a.pick.Done()
 	}
 }
 
