@@ -38,7 +38,7 @@ type Attempt struct {
 
 	before   *Attempt // the one whose body may still be read, until Send
 	pick     node.Pick
-	watchers []Watcher
+	watcher  Watcher // may be nil
 	endpoint *discovery.Endpoint
 	sent     bool
 	start    time.Time
@@ -49,8 +49,7 @@ type Attempt struct {
 	trace    httptrace.ClientTrace
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
-	asked    atomic.Int64 // when it last asked, in nanoseconds from start, where that may be late
-	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds
+	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds; below 0 it is when that began
 	body     requestBody
 	answer   responseBody
 	ended    atomic.Int32
@@ -165,7 +164,7 @@ const maxConns = 3
 func (a *Attempt) wantsConn() {
 	a.wanted.Add(1)
 	if a.record.plain { // below may be somebody who makes attempts of his own
-		a.asked.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)))
+		a.opened.Store(-int64(a.record.cfg.Clock.Now().Sub(a.start)))
 	}
 	if a.got.Load() >= maxConns && a.cancel != nil {
 		a.stopped.Store(true)
@@ -187,7 +186,7 @@ func mayLoop(base http.RoundTripper, req *http.Request) bool {
 func (a *Attempt) gotConn(fresh bool) {
 	a.got.Add(1)
 	if fresh {
-		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)) - a.asked.Load())
+		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)) + min(a.opened.Load(), 0))
 	}
 }
 
@@ -312,7 +311,7 @@ func (a *Attempt) neverSent() bool {
 // told reports the outcome to the endpoint.
 func (a *Attempt) told(now time.Time) {
 	a.Took = now.Sub(a.start)
-	a.Served = a.Took - time.Duration(a.opened.Load())
+	a.Served = a.Took - time.Duration(max(a.opened.Load(), 0))
 	if a.pick.Node != nil {
 		a.pick.Answered(a.Answer())
 	}
@@ -334,6 +333,19 @@ type Watcher interface {
 	Broke()
 }
 
+// both are two watchers.
+type both [2]Watcher
+
+func (b both) Whole() {
+	defer b[1].Whole() // also if the first one calls back somebody who panics
+	b[0].Whole()
+}
+
+func (b both) Broke() {
+	defer b[1].Broke()
+	b[0].Broke()
+}
+
 // Watch makes w know how the attempt's body ends. It must be called before the response is
 // handed to anybody.
 func (a *Attempt) Watch(w Watcher) {
@@ -341,7 +353,10 @@ func (a *Attempt) Watch(w Watcher) {
 		w.Whole()
 		return
 	}
-	a.watchers = append(a.watchers, w)
+	if a.watcher != nil {
+		w = both{a.watcher, w}
+	}
+	a.watcher = w
 }
 
 // final notes that the answer is the caller's, and reports whether it has ended
@@ -384,11 +399,11 @@ func (a *Attempt) tellEnd(broke bool) {
 			a.pick.Whole()
 		}
 	}
-	for _, w := range a.watchers {
-		if broke {
-			w.Broke()
-		} else {
-			w.Whole()
-		}
+	switch {
+	case a.watcher == nil:
+	case broke:
+		a.watcher.Broke()
+	default:
+		a.watcher.Whole()
 	}
 }
