@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
-	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // boundary is the outermost layer that knows of attempts: it makes the record of
@@ -19,14 +18,13 @@ type boundary struct {
 // RoundTrip implements [http.RoundTripper].
 func (b *boundary) RoundTrip(req *http.Request) (*http.Response, error) {
 	record := call.New(req, b.stack.calls)
-	limit := b.stack.config.Timeout
+	limit := b.stack.config.timeout()
 	if limit > 0 {
 		record.Bound(limit, call.NewTimeout(fmt.Sprintf("evenkeel: no response within the call's time limit of %v", limit)))
 	}
 	resp, err := b.next.RoundTrip(record.Request())
-	if err == nil && record.TimedOut() { // just after the headers: the body is dead
-		_ = resp.Body.Close()
-		resp, err = nil, record.TimeoutErr()
+	if err == nil {
+		resp, err = record.InTime(resp)
 	}
 	if err != nil {
 		resp, err = nil, b.fail(record, err)
@@ -55,15 +53,9 @@ func (b *boundary) tell(event Call, resp *http.Response) {
 
 // fail makes the error that the caller sees.
 func (b *boundary) fail(record *call.Record, err error) error {
-	e := &Error{Target: b.transport.target.String(), Reason: record.Reason, Attempts: record.Sent(), Err: err}
-	if last := record.LastSent(); last != nil {
-		e.Endpoint = last.Endpoint().Address
+	info := infoOf(record)
+	return &Error{
+		Target: b.transport.target.String(), Reason: record.Ending(),
+		Attempts: info.Attempts, Endpoint: info.Endpoint.Address, Err: err,
 	}
-	switch {
-	case record.CallerErr() != nil:
-		e.Reason = outcome.Caller
-	case record.TimedOut():
-		e.Reason = outcome.Deadline
-	}
-	return e
 }

@@ -332,7 +332,7 @@ func TestBreakers_AllOpenIsRejected_K15(t *testing.T) {
 				var failed *evenkeel.Error
 				require.ErrorAs(t, err, &failed)
 				assert.Equal(t, outcome.Open, failed.Reason)
-				assert.Zero(t, failed.Attempts)
+				assert.Empty(t, failed.Attempts)
 				require.ErrorIs(t, err, balancer.ErrNoEndpoints)
 				var none *balancer.NoEndpointsError
 				require.ErrorAs(t, err, &none)
@@ -984,7 +984,7 @@ func TestTargetBreaker_CountsCalls_K16(t *testing.T) {
 		var failed *evenkeel.Error
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, outcome.Open, failed.Reason)
-		assert.Zero(t, failed.Attempts)
+		assert.Empty(t, failed.Attempts)
 		assert.Empty(t, failed.Endpoint)
 		require.ErrorIs(t, err, breaker.ErrOpen)
 		var refused *breaker.OpenError
@@ -1105,7 +1105,7 @@ func TestTargetBreaker_NoEndpointsIsNoFailure(t *testing.T) {
 func TestThrottle_InTheStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, []string{"a"}, evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled}),
-			evenkeel.WithRetry(retry.Policy{Backoff: retry.Backoff{Base: soon}, Quota: retry.Quota{Size: -1}}),
+			evenkeel.WithRetry(retry.Policy{Backoff: retry.Backoff{Base: soon}, Budget: retry.Quota{Size: -1}}),
 			evenkeel.WithThrottle(breaker.ThrottleConfig{MaxReject: 1, MinRate: breaker.Off, ProbeEvery: 10 * time.Second}),
 			evenkeel.WithRand(&fixedRand{}))
 		f.down["a"].Store(503)
@@ -1121,7 +1121,7 @@ func TestThrottle_InTheStack(t *testing.T) {
 		var failed *evenkeel.Error
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, outcome.Limiter, failed.Reason)
-		assert.Zero(t, failed.Attempts)
+		assert.Empty(t, failed.Attempts)
 		require.ErrorIs(t, err, breaker.ErrThrottled)
 		var refused *breaker.ThrottledError
 		require.ErrorAs(t, err, &refused)
@@ -1161,8 +1161,8 @@ func TestThrottle_ResponseBeforeTheRefusal_R13(t *testing.T) {
 		info, ok := evenkeel.InfoOf(resp)
 		require.True(t, ok)
 		assert.Equal(t, outcome.Limiter, info.Reason)
-		assert.Equal(t, f.servers[0].Requests(), info.Attempts)
-		assert.Less(t, info.Attempts, 3)
+		assert.Len(t, info.Attempts, f.servers[0].Requests())
+		assert.Less(t, len(info.Attempts), 3)
 		f.idle()
 	})
 }

@@ -24,7 +24,6 @@ func (t *Transport) compose(c Config, retrier *retry.Retrier, g guards) *stack {
 	s.calls = call.Config{
 		Clock:    t.settings.clock,
 		Classify: t.settings.classifier,
-		Answered: t.answered(),
 		Ended:    t.ended,
 	}.Resolve()
 
@@ -48,6 +47,7 @@ func (t *Transport) compose(c Config, retrier *retry.Retrier, g guards) *stack {
 func (t *Transport) retryPolicy(c Config) retry.Policy {
 	p := c.Retry
 	p.Clock, p.Rand, p.Classifier = t.settings.clock, t.settings.rand, t.settings.classifier
-	p.Hooks = retry.Hooks{Decided: t.settings.hooks.Decided}
+	p.Hooks = retry.Hooks{Attempt: t.settings.hooks.Attempt, Decided: t.settings.hooks.Decided}
+	p.Timeout = 0 // it is in that of the whole call
 	return p
 }

@@ -61,6 +61,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// timeout returns the bound of a whole call, 0 for none.
+func (c Config) timeout() time.Duration {
+	if c.Timeout == 0 || (c.Retry.Timeout > 0 && c.Retry.Timeout < c.Timeout) {
+		return c.Retry.Timeout
+	}
+	return c.Timeout
+}
+
 // Validate returns nil, or all that is wrong with the policy: errors of type
 // [*FieldError], joined.
 func (c Config) Validate() error {

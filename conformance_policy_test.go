@@ -120,12 +120,12 @@ func anInvalidPolicyChangesNothing(t *testing.T, s *stackUnderTest) {
 			Balancer: balancer.PeakEWMA{Decay: -1, Penalty: -1, Choices: 17},
 			Retry: retry.Policy{
 				MaxAttempts: -1, PerAttemptTimeout: -1,
-				Backoff: retry.Backoff{Base: -1, Factor: 0.5}, Quota: retry.Quota{Cost: -1, TimeoutCost: -1},
+				Backoff: retry.Backoff{Base: -1, Factor: 0.5}, Budget: retry.Quota{Cost: -1, TimeoutCost: -1},
 			},
 			Timeout: -1,
 		}, []string{
 			"Balancer.Decay", "Balancer.Penalty", "Balancer.Choices", "Retry.MaxAttempts", "Retry.PerAttemptTimeout",
-			"Retry.Backoff.Base", "Retry.Backoff.Factor", "Retry.Quota.Cost", "Retry.Quota.TimeoutCost", "Timeout",
+			"Retry.Backoff.Base", "Retry.Backoff.Factor", "Retry.Budget.Cost", "Retry.Budget.TimeoutCost", "Timeout",
 		}},
 	} {
 		err := s.whole.Update(c.policy)
@@ -162,8 +162,8 @@ func aCallKeepsItsPolicy(t *testing.T, s *stackUnderTest) {
 	s.serve("b")
 	off := retry.Quota{Size: -1}
 	policies := []evenkeel.Config{
-		{Balancer: balancer.Random{}, Timeout: time.Minute, Retry: retry.Policy{MaxAttempts: 2, Quota: off, Backoff: retry.Backoff{Base: soon}}},
-		{Balancer: balancer.RoundRobin{}, Timeout: time.Hour, Retry: retry.Policy{MaxAttempts: 5, Quota: off, Backoff: retry.Backoff{Base: 2 * soon}}},
+		{Balancer: balancer.Random{}, Timeout: time.Minute, Retry: retry.Policy{MaxAttempts: 2, Budget: off, Backoff: retry.Backoff{Base: soon}}},
+		{Balancer: balancer.RoundRobin{}, Timeout: time.Hour, Retry: retry.Policy{MaxAttempts: 5, Budget: off, Backoff: retry.Backoff{Base: 2 * soon}}},
 	}
 	s.use(config{
 		rand:     rand.NewPCG(6, 6),
@@ -190,7 +190,7 @@ func aCallKeepsItsPolicy(t *testing.T, s *stackUnderTest) {
 				}
 				resp.Body.Close()
 				info, _ := evenkeel.InfoOf(resp)
-				seen[min(info.Attempts, 7)].Add(1)
+				seen[min(len(info.Attempts), 7)].Add(1)
 				time.Sleep(time.Duration(50+10*w) * time.Microsecond) // else all is over at once
 			}
 		})

@@ -315,7 +315,7 @@ func whenAllWereTriedItStartsOver(t *testing.T, s *stackUnderTest) {
 	var by []string
 	s.use(config{
 		balancer: balancer.Random{}, rand: seeded(t, 4),
-		retry: retry.Policy{MaxAttempts: 6, Backoff: retry.Backoff{Base: soon}, Quota: retry.Quota{Size: -1}},
+		retry: retry.Policy{MaxAttempts: 6, Backoff: retry.Backoff{Base: soon}, Budget: retry.Quota{Size: -1}},
 		attempt: func(next http.RoundTripper) http.RoundTripper {
 			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				resp, err := next.RoundTrip(req)

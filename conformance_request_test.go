@@ -231,7 +231,7 @@ func theCallersRequestIsNotChanged(t *testing.T, s *stackUnderTest) {
 	}
 	a := s.serve("a", steps...)
 	s.use(config{
-		retry: retry.Policy{Backoff: retry.Backoff{Base: soon}, Quota: retry.Quota{Size: -1}},
+		retry: retry.Policy{Backoff: retry.Backoff{Base: soon}, Budget: retry.Quota{Size: -1}},
 		attempt: func(next http.RoundTripper) http.RoundTripper {
 			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				signed := req.Clone(req.Context())

@@ -164,7 +164,7 @@ func everyStopHasItsReason(t *testing.T, s *stackUnderTest) {
 		want   outcome.Reason
 	}{
 		{"attempts", evenkeeltest.CloseAfter(0), retry.Policy{}, nil, outcome.Attempts},
-		{"quota", evenkeeltest.CloseAfter(0), retry.Policy{Quota: retry.Quota{Size: 1}}, nil, outcome.Quota},
+		{"quota", evenkeeltest.CloseAfter(0), retry.Policy{Budget: retry.Quota{Size: 1}}, nil, outcome.Quota},
 		{"not idempotent", evenkeeltest.CloseAfter(0), retry.Policy{}, func() *http.Request {
 			return s.replayable(http.MethodPost, evenkeeltest.NewBody("x"))
 		}, outcome.NotIdempotent},

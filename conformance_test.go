@@ -518,10 +518,10 @@ func readBody(t *testing.T, resp *http.Response) string {
 // sent returns how many attempts the error says were sent.
 func sent(err error) int {
 	if e := as[*evenkeel.Error](err); e != nil {
-		return e.Attempts
+		return len(e.Attempts)
 	}
 	if e := as[*retry.Error](err); e != nil {
-		return e.Attempts
+		return len(e.Attempts)
 	}
 	return 1
 }

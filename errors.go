@@ -2,12 +2,11 @@ package evenkeel
 
 import (
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/outcome"
+	"github.com/evenkeel-go/evenkeel/retry"
 )
 
 // Error is the one error that a [Transport] returns, whatever went wrong. It
@@ -18,8 +17,9 @@ type Error struct {
 	Target string
 	// Reason is why the call was refused, or why there was no further attempt.
 	Reason outcome.Reason
-	// Attempts is how many attempts were sent.
-	Attempts int
+	// Attempts are those that were sent, in order: where each went, what it meant, how long
+	// it took, and why there was no response.
+	Attempts []Attempt
 	// Endpoint is the address of the last attempt, empty if there was none.
 	Endpoint string
 	// Err is the cause: the errors of all attempts, and whatever ended the
@@ -29,19 +29,7 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "evenkeel: call to %s failed", e.Target)
-	if e.Attempts > 0 {
-		fmt.Fprintf(&b, " after %d attempt(s)", e.Attempts)
-	}
-	if e.Endpoint != "" {
-		fmt.Fprintf(&b, ", the last at %s", e.Endpoint)
-	}
-	if e.Reason != "" {
-		fmt.Fprintf(&b, " (%s)", e.Reason)
-	}
-	fmt.Fprintf(&b, ": %s", strings.ReplaceAll(e.Err.Error(), "\n", "; "))
-	return b.String()
+	return "evenkeel: call to " + e.Target + " failed" + retry.Summary(e.Attempts, e.Reason, e.Err)
 }
 
 // Unwrap returns the cause.

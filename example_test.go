@@ -83,7 +83,7 @@ func ExampleError() {
 
 	var failed *evenkeel.Error
 	if errors.As(err, &failed) {
-		fmt.Println(failed.Target, failed.Reason, failed.Attempts, failed.Endpoint)
+		fmt.Println(failed.Target, failed.Reason, len(failed.Attempts), failed.Endpoint)
 	}
 	// Output:
 	// http://users:80 attempts 1 127.0.0.1:1
@@ -132,7 +132,7 @@ func ExampleInfoOf() {
 	}
 	_ = resp.Body.Close()
 	info, _ := evenkeel.InfoOf(resp)
-	fmt.Println(info.Attempts, info.Endpoint.Zone)
+	fmt.Println(len(info.Attempts), info.Endpoint.Zone)
 	// Output:
 	// 2 spare
 }
@@ -150,7 +150,7 @@ func ExampleTransport_Update() {
 	config.Retry.MaxAttempts = 5
 	fmt.Println(t.Update(config), t.Config().Retry.MaxAttempts)
 	// Output:
-	// Retry.MaxAttempts: must not be negative (got -1)
+	// Retry.MaxAttempts: must be between 0 and 1048576 (got -1)
 	// <nil> 5
 }
 

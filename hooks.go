@@ -2,7 +2,6 @@ package evenkeel
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
@@ -17,11 +16,12 @@ import (
 // must be fast; hand over what takes longer. No lock is held: a hook may use the
 // transport, but not close it.
 type Hooks struct {
-	// Attempt is told of each attempt when its response's headers have
-	// arrived or it has failed.
+	// Attempt is told of each attempt: when its response's headers have
+	// arrived, when it has failed, or when the call does not wait for it any longer, because
+	// one beside it was faster.
 	Attempt func(Attempt)
 	// Decided is told of each decision after an attempt: stop, and why, or
-	// try again, and when.
+	// try again, and when; and of whether another one begins beside one that takes long.
 	Decided func(retry.Decision)
 	// Called is told of each call when its response or error is handed to the
 	// caller.
@@ -37,25 +37,8 @@ type Hooks struct {
 	Discovery func(discovery.Event)
 }
 
-// Attempt is an event: an attempt has its answer.
-type Attempt struct {
-	// Number counts the attempts of the call, from 1.
-	Number int
-	// Endpoint is where it went.
-	Endpoint discovery.Endpoint
-	// Outcome is what it meant.
-	Outcome outcome.Outcome
-	// StatusCode is the status of the response, 0 if there was none.
-	StatusCode int
-	// Err is why there was no response.
-	Err error
-	// Took is the time from sending to the response's headers.
-	Took time.Duration
-	// Connections is how many connections net/http got for the attempt: more
-	// than one when it repeated the request by itself, none when it never
-	// got one.
-	Connections int
-}
+// Attempt is an event: how an attempt went.
+type Attempt = retry.Attempt
 
 // Call is an event: a call has its answer.
 type Call struct {
@@ -71,9 +54,9 @@ type Call struct {
 
 // Info tells how a call went.
 type Info struct {
-	// Attempts is how many attempts were sent.
-	Attempts int
-	// Endpoint is where the last of them went.
+	// Attempts are those that were sent, in order.
+	Attempts []Attempt
+	// Endpoint is where the one went that decided the call, zero if none was sent.
 	Endpoint discovery.Endpoint
 	// Reason is why there was no further one, empty where none was wanted.
 	Reason outcome.Reason
@@ -93,9 +76,9 @@ func InfoOf(resp *http.Response) (Info, bool) {
 }
 
 func infoOf(r *call.Record) Info {
-	info := Info{Attempts: r.Sent(), Reason: r.Reason}
-	if last := r.LastSent(); last != nil {
-		info.Endpoint = last.Endpoint()
+	info := Info{Attempts: retry.AttemptsOf(r), Reason: r.Reason}
+	if final := r.Final(); final != nil {
+		info.Endpoint = final.Endpoint()
 	}
 	return info
 }

@@ -82,6 +82,7 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 			Priorities: balancer.Priorities{Overprovisioning: 1.4},
 			Panic:      balancer.Panic{Threshold: 0.5},
 			SlowStart:  balancer.SlowStart{Window: 30 * time.Second, Floor: 0.1, Aggression: 1},
+			MaxPark:    5 * time.Minute,
 		},
 		Breaker: breaker.Config{
 			ConsecutiveFailures: 5, FailureRate: 0.5, MinCalls: 20, Window: 10 * time.Second,
@@ -91,8 +92,9 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 		},
 		Retry: retry.Policy{
 			MaxAttempts: 3,
+			Pushback:    retry.Pushback{Max: 10 * time.Second},
 			Backoff:     retry.Backoff{Base: 50 * time.Millisecond, Max: 2 * time.Second, Factor: 2},
-			Quota:       retry.Quota{Size: 500, Cost: 5, TimeoutCost: 10},
+			Budget:      retry.Quota{Size: 500, Cost: 5, TimeoutCost: 10},
 		},
 	}, tr.Config())
 }

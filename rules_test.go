@@ -104,7 +104,7 @@ func TestWithRules_WaitForRoom(t *testing.T) {
 		var failed *evenkeel.Error
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, outcome.Limiter, failed.Reason)
-		assert.Zero(t, failed.Attempts)
+		assert.Empty(t, failed.Attempts)
 		require.ErrorIs(t, err, balancer.ErrSaturated)
 		require.NoError(t, <-calls[1], "the wait of 5 s is not in the 6 s of the attempt")
 		assert.Equal(t, []time.Duration{5 * time.Second, 5 * time.Second}, took, "nor in what the endpoint took")

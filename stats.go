@@ -5,7 +5,6 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
-	"github.com/evenkeel-go/evenkeel/internal/call"
 )
 
 // Stats is what a [Transport] has counted and what it knows at one moment.
@@ -16,11 +15,11 @@ type Stats struct {
 	// these were an error or a response that speaks of a failure or of
 	// overload.
 	Calls, Failed uint64
-	// Retries is how many attempts were sent beyond the first of each call.
+	// Retries is how many attempts were sent beyond the first of each call, hedges included.
 	Retries uint64
 	// Active is how many calls have not ended, response bodies included.
 	Active int64
-	// QuotaTokens is what the quota of retries holds.
+	// QuotaTokens is what the budget of retries and hedges holds.
 	QuotaTokens int
 	// Pool is what is known of the endpoints.
 	Pool balancer.Status
@@ -41,7 +40,7 @@ func (t *Transport) Stats() Stats {
 		Failed:      t.counters.failed.Load(),
 		Retries:     t.counters.retries.Load(),
 		Active:      t.active.Load(),
-		QuotaTokens: stack.retrier.QuotaTokens(),
+		QuotaTokens: stack.retrier.Tokens(),
 		Pool:        t.pool.Status(),
 		Breakers:    stack.guards.endpoints.Status(),
 	}
@@ -66,23 +65,5 @@ func (t *Transport) count(attempts int, failed bool) {
 	}
 	if attempts > 1 {
 		t.counters.retries.Add(uint64(attempts - 1))
-	}
-}
-
-// answered returns what tells the hook of attempts, nil if there is none.
-func (t *Transport) answered() func(*call.Attempt) {
-	hook := t.settings.hooks.Attempt
-	if hook == nil {
-		return nil
-	}
-	return func(a *call.Attempt) {
-		event := Attempt{
-			Number: a.Record().Sent(), Endpoint: a.Endpoint(), Outcome: a.Outcome,
-			Err: a.Failure, Took: a.Took, Connections: a.Connections(),
-		}
-		if a.Response != nil {
-			event.StatusCode = a.Response.StatusCode
-		}
-		hook(event)
 	}
 }

@@ -25,6 +25,7 @@ type member struct {
 	index int    // its place in the pool's list
 	picks uint64 // when the traffic was last looked at
 	pool  *Pool
+	parking
 }
 
 // Changed implements [node.Watcher].

@@ -266,6 +266,8 @@ func (s *ewmaState) Answered(token uint32, a outcome.Answer) {
 		s.observe(a.Took.Seconds(), now, false)
 	case a.Class.Avoid():
 		s.fail(a.Took.Seconds(), now)
+	case a.Class == outcome.Superseded:
+		s.outlasted(a.Took.Seconds(), now)
 	default:
 		s.sample.CompareAndSwap(0, uint64(newSample(defaultRTT, now, false)))
 	}
@@ -283,6 +285,25 @@ func (s *ewmaState) fail(took float64, now uint32) {
 		x = max(took, min(10*median*math.Pow(4, float64(row-2)), s.shared.penalty))
 	}
 	if average := ewmaSample(s.sample.Load()); average == 0 || x > average.at(now, s.shared.perTick) {
+		s.observe(x, now, true)
+	}
+}
+
+// outlasted takes an attempt into the average that was given up because another one of its
+// call was faster. It would have taken longer, nobody knows how much: at least as long as it
+// took, and if the endpoint has lost the one before, too, at least twice what was thought. That
+// is forgotten as fast as a failure.
+func (s *ewmaState) outlasted(took float64, now uint32) {
+	average := ewmaSample(s.sample.Load())
+	if average == 0 {
+		s.sample.CompareAndSwap(0, uint64(newSample(took, now, true)))
+		return
+	}
+	v, x := average.at(now, s.shared.perTick), took
+	if average.fast() {
+		x = max(x, min(2*v, s.shared.penalty))
+	}
+	if x > v {
 		s.observe(x, now, true)
 	}
 }

@@ -235,6 +235,9 @@ func (p *Pool) Close() {
 			p.draining[n] = nil
 			stopTimers(n)
 		}
+		for _, m := range members {
+			m.unparkLocked()
+		}
 		if p.sweep != nil {
 			p.sweep.Stop()
 		}

@@ -37,6 +37,13 @@ type Rules struct {
 	// Queue is where attempts wait while every endpoint has MaxInFlight.
 	Queue Queue
 
+	// MaxPark bounds for how long an endpoint is left alone that answers 429, or 503 with
+	// Retry-After, and says for how long it wants to be: it is not picked while others are
+	// available, to be exact while there is no panic, and comes back by way of slow start.
+	// Up to half of its wish is added, so that not all clients come back at once. Zero means
+	// 5m, negative that no endpoint is left alone because of its wish.
+	MaxPark time.Duration
+
 	// MaxConnectionAge is how long connections to an endpoint are used for
 	// new requests. Older ones finish what they have and are closed, so
 	// that what listens behind one address gets its share of a load that
@@ -181,6 +188,9 @@ func (r Rules) WithDefaults() Rules {
 	orFloat(&r.SlowStart.Aggression, 1)
 	if r.SlowStart.Window == 0 {
 		r.SlowStart.Window = defaultSlowStart
+	}
+	if r.MaxPark == 0 {
+		r.MaxPark = defaultMaxPark
 	}
 	if r.Zones.Local != "" {
 		r.Zones = r.Zones.withDefaults()

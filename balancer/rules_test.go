@@ -200,6 +200,7 @@ func TestRules_Defaults(t *testing.T) {
 		Priorities: Priorities{Overprovisioning: 1.4},
 		Panic:      Panic{Threshold: 0.5},
 		SlowStart:  SlowStart{Window: 30 * time.Second, Floor: 0.1, Aggression: 1},
+		MaxPark:    5 * time.Minute,
 	}, withoutQueue(Rules{}.WithDefaults()))
 	assert.Equal(t, Zones{Local: "a", Overload: 1.4, Tolerance: 5 * time.Millisecond, MinEndpoints: 6},
 		Rules{Zones: Zones{Local: "a"}}.WithDefaults().Zones)
@@ -212,6 +213,7 @@ func TestRules_Defaults(t *testing.T) {
 		Subset:      Subset{Size: 3, Seed: "s", Clients: 4, Ordinal: 3},
 		Routes:      []Route{byVersion},
 		MaxInFlight: 5, Queue: Queue{Size: -1, Timeout: time.Hour}, MaxConnectionAge: time.Hour, HideLoadReports: true,
+		MaxPark: time.Minute,
 	}
 	assert.Equal(t, own, own.WithDefaults(), "what is set stays")
 	assert.Equal(t, own.WithDefaults(), own.WithDefaults().WithDefaults())

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -38,10 +39,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return call.Once(req, t.cfg, t.send) //nolint:contextcheck // the record is the context
 }
 
+// errNoOther is the answer to an attempt that is of use only at another endpoint than the one
+// which the call is waiting for.
+var errNoOther = errors.New("balancer: there is no other endpoint for another attempt beside the one under way")
+
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
-	record := a.Record()
-	info := Info{Now: t.pool.now(), Tried: record.Tried, Request: a.Request()}
+	info := Info{Now: t.pool.now(), Tried: a.Tried, Request: a.Request()}
 	pick, waited, err := t.pool.pickWait(a, info)
 	if err != nil {
 		return nil, err
@@ -50,11 +54,16 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	if waited {
 		sending = time.Time{} // not known yet: the wait is nobody's failure
 	}
-	if slices.Contains(record.Tried, pick.Serial()) {
-		record.StartOver() // all were tried
+	if slices.Contains(a.Tried, pick.Serial()) { // all were tried
+		if a.Beside {
+			pick.Answered(outcome.Answer{Now: info.Now, Class: outcome.Refused})
+			pick.Done()
+			return nil, errNoOther
+		}
+		a.StartedOver = true
 	}
 	a.Take(pick.pick, sending)
-	a.Others = !record.Again && t.pool.Others(pick, Info{Tried: record.Tried, Request: info.Request})
+	a.Others = !a.Again && !a.StartedOver && t.pool.Others(pick, Info{Tried: a.Tried, Request: info.Request})
 	resp, err := a.Send(pick.Transport())
 	if resp != nil && t.pool.hideReports.Load() {
 		resp.Header.Del(orca.Header)

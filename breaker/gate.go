@@ -59,7 +59,7 @@ func (p *phase) Answered(probe int32, a outcome.Answer) (watch bool) {
 	v := set.verdictOfAnswer(a)
 	if v == bad {
 		at = set.read(at)
-		r.RetryAfter = pushback.RetryAfter(a.Header, set.start.Add(at))
+		r.RetryAfter, _ = pushback.RetryAfter(a.Header, set.start.Add(at))
 	}
 	counted := p.ended(set, probe, at, v, r, true)
 	switch {

@@ -122,7 +122,7 @@ func (t *Transport) guardCall(r *call.Record, req *http.Request) (*http.Response
 	defer permit.Done(outcome.Failure)
 	began := r.Clock().Now()
 	resp, err := t.next.RoundTrip(req)
-	switch last := r.LastSent(); {
+	switch last := r.Final(); {
 	case err != nil && r.CallerErr() != nil:
 		permit.Done(outcome.Canceled)
 	case last == nil: // whatever it was, it was not the target

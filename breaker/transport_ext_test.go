@@ -977,7 +977,7 @@ func TestTransport_RetryAround_K15_K16(t *testing.T) {
 		var failed *retry.Error
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, outcome.Open, failed.Reason)
-		assert.Zero(t, failed.Attempts)
+		assert.Empty(t, failed.Attempts)
 		require.ErrorIs(t, err, breaker.ErrOpen)
 		assert.Zero(t, time.Since(start))
 		a.AssertRequests(t, 5)

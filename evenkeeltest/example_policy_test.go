@@ -126,7 +126,7 @@ func TestExample_OwnPolicyInABubble(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, 30*time.Second, time.Since(begin), "exactly, and it took no time at all")
 		info, _ := evenkeel.InfoOf(resp)
-		assert.Equal(t, 2, info.Attempts)
+		assert.Len(t, info.Attempts, 2)
 		assert.Equal(t, "users-2:80", info.Endpoint.Address)
 
 		time.Sleep(time.Minute) // of the bubble

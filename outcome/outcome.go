@@ -135,6 +135,12 @@ const (
 	Attempts Reason = "attempts"
 	// Quota: the target's allowance of retries is used up.
 	Quota Reason = "quota"
+	// Pushback: the server wants to be left alone for longer than the policy waits.
+	Pushback Reason = "pushback"
+	// Backoff: the backoff of the policy allows no more waits.
+	Backoff Reason = "backoff"
+	// Declined: the policy's own rule says no.
+	Declined Reason = "declined"
 	// Deadline: no time is left for another attempt, or it ran out.
 	Deadline Reason = "deadline"
 	// NoEndpoints: there is no endpoint to send to.

@@ -3,31 +3,94 @@ package retry
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
-// Error says that a call failed without a response. evenkeel.New puts an error of
+// Error says that a call failed without an answer. evenkeel.New puts an error of
 // its own in its place, with the same content.
 type Error struct {
-	// Attempts is how many attempts were sent.
-	Attempts int
+	// Attempts are those that were sent, in order.
+	Attempts []Attempt
 	// Reason is why there was no further one.
 	Reason outcome.Reason
-	// Err holds the errors of all attempts.
+	// Err holds the errors of all attempts, and what ended the call. [errors.Is] and
+	// [errors.As] find each of them.
 	Err error
 }
 
 // Error implements error.
 func (e *Error) Error() string {
-	return fmt.Sprintf("retry: stopped after %d attempt(s) (%s): %v", e.Attempts, e.Reason, e.Err)
+	return "retry: failed" + Summary(e.Attempts, e.Reason, e.Err)
 }
 
-// Unwrap makes errors.Is and errors.As find the errors of all attempts.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Timeout reports whether the call ended because time ran out.
+// Timeout reports whether the call ended because time ran out. [net/url.Error] asks for it.
 func (e *Error) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
 }
+
+// Summary tells a failed call in one line, as it follows the word "failed": how many attempts
+// there were, how each of them went, and why there was no further one.
+func Summary(attempts []Attempt, reason outcome.Reason, err error) string {
+	var b strings.Builder
+	if n := len(attempts); n > 0 {
+		fmt.Fprintf(&b, " after %d attempt(s)", n)
+	}
+	if reason != "" {
+		fmt.Fprintf(&b, " (%s)", reason)
+	}
+	for i, a := range attempts {
+		b.WriteString([...]string{": ", "; "}[min(i, 1)])
+		b.WriteString(a.String())
+	}
+	if last := len(attempts) - 1; last < 0 || !tells(attempts, err) {
+		fmt.Fprintf(&b, ": %s", oneLine(err))
+	}
+	return b.String()
+}
+
+// tells reports whether the attempts tell all that the error does.
+func tells(attempts []Attempt, err error) bool {
+	var all []error
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this very error, not one inside it
+		all = joined.Unwrap()
+	} else {
+		all = []error{err}
+	}
+	told := 0
+	for _, e := range all {
+		for _, a := range attempts {
+			if a.Err == e { //nolint:errorlint // the very same error
+				told++
+				break
+			}
+		}
+	}
+	return told == len(all)
+}
+
+// String tells how the attempt went, such as "10.0.0.1:80: 503 Service Unavailable (failure, 12ms)".
+func (a Attempt) String() string {
+	var b strings.Builder
+	if a.Endpoint.Address != "" {
+		b.WriteString(a.Endpoint.Address + ": ")
+	}
+	switch {
+	case a.Err != nil:
+		b.WriteString(oneLine(a.Err))
+	case a.StatusCode != 0:
+		fmt.Fprintf(&b, "status %d", a.StatusCode)
+	default:
+		b.WriteString("given up")
+	}
+	fmt.Fprintf(&b, " (%v, %v)", a.Outcome.Class, a.Took.Round(time.Microsecond))
+	return b.String()
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

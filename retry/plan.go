@@ -5,64 +5,94 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/internal/random"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
-// Retrier applies a policy to the calls of one target: it holds the quota that
-// they share. It is safe for concurrent use.
+// Retrier applies a policy to the calls of one target: it holds what they share, the budget
+// and what is known of their latencies. It is safe for concurrent use.
 type Retrier struct {
-	policy Policy
-	rand   func() float64
-	bucket *bucket
+	policy  Policy
+	rand    func() float64
+	account Account
+	hedges  *hedger // nil if there are none
+	typical *typical
 }
 
 // NewRetrier returns what applies the policy, or all that is wrong with it.
-func NewRetrier(p Policy) (*Retrier, error) {
+func NewRetrier(p Policy) (*Retrier, error) { return newRetrier(p, &Retrier{typical: new(typical)}) }
+
+// With returns a Retrier for another policy and the same calls: what is left of
+// the budget stays, if the budget is of the same kind.
+func (r *Retrier) With(p Policy) (*Retrier, error) { return newRetrier(p, r) }
+
+func newRetrier(p Policy, before *Retrier) (*Retrier, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Retrier{policy: p.WithDefaults(), rand: random.Floats(p.Rand), bucket: new(bucket)}
-	r.bucket.tokens.Store(int64(r.policy.Quota.Size))
-	return r, nil
-}
-
-// With returns a Retrier for another policy and the same calls: what is left of
-// the quota stays.
-func (r *Retrier) With(p Policy) (*Retrier, error) {
-	next, err := NewRetrier(p)
+	p = p.WithDefaults()
+	p.Clock = clock.Or(p.Clock)
+	if p.Classifier == nil {
+		p.Classifier = outcome.Classify
+	}
+	account, err := p.Budget.NewAccount(before.account)
 	if err != nil {
 		return nil, err
 	}
-	if r.policy.Quota.Size > 0 {
-		next.bucket = r.bucket // a smaller size takes effect as tokens are spent
-	}
-	return next, nil
+	return &Retrier{
+		policy: p, rand: random.Floats(p.Rand), account: account,
+		hedges: newHedger(p.Hedge, before.hedges), typical: before.typical,
+	}, nil
 }
 
 // Policy returns the policy with its defaults.
 func (r *Retrier) Policy() Policy { return r.policy }
 
-// QuotaTokens returns how many tokens the quota holds.
-func (r *Retrier) QuotaTokens() int { return int(r.bucket.tokens.Load()) }
+// Tokens returns how much the budget holds.
+func (r *Retrier) Tokens() int { return r.account.Tokens() }
 
-// Event is what a [Plan] must know of an attempt that has ended.
+// Event is what a [Plan] must know of an attempt.
 type Event struct {
 	// Now is the present instant.
 	Now time.Time
 	// Outcome is what the attempt meant.
 	Outcome outcome.Outcome
+	// Took is how long it took to know.
+	Took time.Duration
+	// Cost is that of the [Action] with which the attempt began; 0 for the first.
+	Cost int
+	// Running says that another attempt of the call is still under way.
+	Running bool
 	// Idempotent says that the request may reach a server more than once.
 	Idempotent bool
 	// Replayable says that the request's body can be sent again.
 	Replayable bool
 	// Others says that there is an endpoint which the call has not tried.
 	Others bool
-	// Exhausted says that a call around this one allows no more attempts.
+	// Exhausted says that the call itself, or one around it, allows no more attempts.
 	Exhausted bool
 	// Deadline is when the caller or the call gives up; zero is never.
 	Deadline time.Time
+	// Asked says that the server has asked to be left alone for the time of Pushback.
+	Asked bool
+	// Pushback is that time, at least 0.
+	Pushback time.Duration
+	// Verdict is what the user's rule says, if there is one.
+	Verdict Verdict
 }
+
+// Verdict is the opinion of [Policy.RetryIf].
+type Verdict uint8
+
+// The verdicts.
+const (
+	// ByRules is no opinion.
+	ByRules Verdict = iota
+	// Repeat and Decline say whether to repeat the attempt.
+	Repeat
+	Decline
+)
 
 // Action is what a [Plan] answers.
 type Action struct {
@@ -70,29 +100,41 @@ type Action struct {
 	Again bool
 	// Wait is how long to wait before it.
 	Wait time.Duration
-	// Reason is why there is no other, empty where none was wanted.
+	// Cost is what it took out of the budget.
+	Cost int
+	// Await says that nothing is decided before the attempt that is still under way ends.
+	Await bool
+	// Reason is why there is no other attempt, empty where none was wanted.
 	Reason outcome.Reason
 }
 
-// Plan decides what follows after each attempt of one call. It belongs to one
-// goroutine.
+// Plan decides what follows after each attempt of one call. It belongs to one goroutine,
+// never blocks, and reads no clock.
 type Plan struct {
 	retrier  *Retrier
-	attempts int  // that count
+	attempts int  // that have ended and count
 	moves    int  // that were free
 	moved    bool // away from an endpoint that cannot do better
-	paid     int  // tokens for the attempt under way
 	waits    backoff.BackOff
 }
 
 // Begin returns the plan for a call.
-func (r *Retrier) Begin() Plan { return Plan{retrier: r} }
+func (r *Retrier) Begin() Plan {
+	r.account.Begin()
+	return Plan{retrier: r}
+}
 
-// Next takes how an attempt went and says what follows.
+// Next takes how an attempt has ended and says what follows.
 func (p *Plan) Next(e Event) Action {
-	p.attempts++
-	p.settle(e.Outcome)
-	if reason, stop := p.mustStop(e); stop {
+	p.note(e)
+	if e.Verdict == Repeat {
+		e.Outcome.Again, e.Idempotent = max(e.Outcome.Again, outcome.Anywhere), true
+	}
+	reason, stop := p.mustStop(e)
+	if e.Running && !p.decides(e) {
+		return Action{Await: true}
+	}
+	if stop {
 		return Action{Reason: reason}
 	}
 	p.moved = p.moved || e.Outcome.Again == outcome.Elsewhere
@@ -104,28 +146,68 @@ func (p *Plan) Next(e Event) Action {
 	if p.attempts >= p.retrier.policy.MaxAttempts || e.Exhausted {
 		return Action{Reason: outcome.Attempts}
 	}
-	wait := p.wait(e)
-	if !e.Deadline.IsZero() && !e.Now.Add(wait).Before(e.Deadline) {
+	wait, reason := p.wait(e)
+	if reason != "" {
+		return Action{Reason: reason}
+	}
+	if p.tooLate(e, wait) {
 		return Action{Reason: outcome.Deadline}
 	}
-	if !p.pay(e.Outcome) {
+	cost, ok := p.retrier.account.Withdraw(e.Outcome)
+	if !ok {
 		return Action{Reason: outcome.Quota}
 	}
-	return Action{Again: true, Wait: wait}
+	return Action{Again: true, Wait: wait, Cost: cost}
 }
 
-// settle refills the quota after a success: by one for a first attempt, by what
-// it had cost for a later one.
-func (p *Plan) settle(o outcome.Outcome) {
-	paid := p.paid
-	p.paid = 0
-	if o.Class != outcome.Success {
-		return
+// Hedge says whether another attempt begins beside the one under way, which has been for as
+// long as the policy says. Of the event, Outcome, Took, Cost, Running and Verdict do not
+// matter.
+func (p *Plan) Hedge(e Event) Action {
+	r := p.retrier
+	switch {
+	case !e.Idempotent:
+		return Action{Reason: outcome.NotIdempotent}
+	case !e.Replayable:
+		return Action{Reason: outcome.NotReplayable}
+	case !e.Others:
+		return Action{Reason: outcome.NoEndpoints}
+	case p.attempts+1 >= r.policy.MaxAttempts || e.Exhausted:
+		return Action{Reason: outcome.Attempts}
+	case p.tooLate(e, 0):
+		return Action{Reason: outcome.Deadline}
+	case !r.hedges.take():
+		return Action{Reason: outcome.Quota}
 	}
-	if p.attempts == 1 {
-		paid = firstTryRefill
+	cost, ok := r.account.Withdraw(outcome.Outcome{})
+	if !ok {
+		r.hedges.untake()
+		return Action{Reason: outcome.Quota}
 	}
-	p.retrier.bucket.put(int64(paid), int64(p.retrier.policy.Quota.Size))
+	return Action{Again: true, Cost: cost}
+}
+
+// Withdrawn takes back an attempt that was not made after all: a layer below has refused it.
+func (p *Plan) Withdrawn(cost int, hedge bool) {
+	p.retrier.account.Report(cost, outcome.Outcome{Class: outcome.Refused})
+	if hedge {
+		p.retrier.hedges.untake()
+	}
+}
+
+// note counts the attempt, here and for all calls.
+func (p *Plan) note(e Event) {
+	p.attempts++
+	p.retrier.account.Report(e.Cost, e.Outcome)
+	if e.Outcome.Class.Good() {
+		p.retrier.typical.note(e.Took, e.Now)
+	}
+}
+
+// decides reports whether the attempt decides the call although another one is under way: a
+// failed one does not.
+func (p *Plan) decides(e Event) bool {
+	return e.Outcome.Class == outcome.Canceled || (e.Outcome.Class.Good() && e.Verdict != Repeat)
 }
 
 // mustStop says whether the request may not be sent again, or should not be.
@@ -135,9 +217,11 @@ func (p *Plan) mustStop(e Event) (outcome.Reason, bool) {
 		return outcome.Caller, true
 	case e.Outcome.Class == outcome.Refused:
 		return outcome.Invalid, true
-	case e.Outcome.Again == outcome.No:
+	case e.Verdict == Decline && !e.Outcome.Class.Good():
+		return outcome.Declined, true
+	case e.Outcome.Again == outcome.No || e.Verdict == Decline:
 		return "", true
-	case !e.Outcome.Class.Good() && e.Outcome.Class != outcome.NeverSent && !e.Idempotent:
+	case !e.Idempotent && e.Outcome.Class != outcome.NeverSent:
 		return outcome.NotIdempotent, true
 	case !e.Replayable:
 		return outcome.NotReplayable, true
@@ -155,30 +239,52 @@ func (p *Plan) freeMove(e Event) bool {
 		!e.Exhausted && p.moves < maxFreeMoves && p.retrier.policy.MaxAttempts > 1
 }
 
-// wait returns how long to wait: not at all for an endpoint that was not tried.
-func (p *Plan) wait(e Event) time.Duration {
+// wait returns how long to wait, not at all for an endpoint that was not tried, or why there
+// is no waiting.
+func (p *Plan) wait(e Event) (time.Duration, outcome.Reason) {
 	if e.Others {
-		return 0
+		return 0, ""
 	}
+	policy := &p.retrier.policy
 	if p.waits == nil {
-		p.waits = p.retrier.policy.Backoff.start()
+		p.waits = policy.waits(p.retrier.rand)
 	}
-	return jitter(p.waits.NextBackOff(), p.retrier.rand())
+	wait := p.waits.NextBackOff()
+	if wait == backoff.Stop {
+		return 0, outcome.Backoff
+	}
+	if policy.NewBackOff != nil {
+		wait = max(wait, minWait)
+	}
+	if !e.Asked || policy.Pushback.Max < 0 {
+		return wait, ""
+	}
+	if e.Pushback > policy.Pushback.Max {
+		if !policy.Pushback.Shorten {
+			return 0, outcome.Pushback
+		}
+		return max(wait, policy.Pushback.Max), ""
+	}
+	later := e.Pushback + part(e.Pushback/2, p.retrier.rand()) // never sooner
+	return max(wait, min(later, policy.Pushback.Max)), ""
 }
 
-// pay takes the cost of another attempt out of the quota.
-func (p *Plan) pay(o outcome.Outcome) bool {
-	q := p.retrier.policy.Quota
-	if q.Size < 0 {
-		return true
+// waits returns the waits of one call.
+func (p *Policy) waits(random func() float64) backoff.BackOff {
+	if p.NewBackOff != nil {
+		if b := p.NewBackOff(); b != nil {
+			return b
+		}
 	}
-	cost := q.Cost
-	if o.Timeout {
-		cost = q.TimeoutCost
-	}
-	if !p.retrier.bucket.take(int64(cost)) {
+	return p.Backoff.new(random)
+}
+
+// tooLate reports whether an attempt after a wait could not be expected to end before the
+// deadline.
+func (p *Plan) tooLate(e Event, wait time.Duration) bool {
+	if e.Deadline.IsZero() {
 		return false
 	}
-	p.paid = cost
-	return true
+	left := e.Deadline.Sub(e.Now)
+	return left <= wait || left-wait < p.retrier.typical.latency()
 }

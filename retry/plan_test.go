@@ -47,6 +47,21 @@ func retrier(t testing.TB, p Policy) *Retrier {
 	return r
 }
 
+// driven is a plan that hands the cost of an action to the next event, as drivers do.
+type driven struct {
+	Plan
+	cost int
+}
+
+func begin(r *Retrier) *driven { return &driven{Plan: r.Begin()} }
+
+func (d *driven) Next(e Event) Action {
+	e.Cost = d.cost
+	a := d.Plan.Next(e)
+	d.cost = a.Cost
+	return a
+}
+
 func TestPlan_Decisions(t *testing.T) {
 	again := Action{Again: true} // at once
 	stop := func(r outcome.Reason) Action { return Action{Reason: r} }
@@ -82,16 +97,18 @@ func TestPlan_Decisions(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			plan := retrier(t, row.policy).Begin()
+			plan := begin(retrier(t, row.policy))
 			for i, e := range row.events {
-				assert.Equal(t, row.want[i], plan.Next(e), "after attempt %d", i+1)
+				got := plan.Next(e)
+				got.Cost = 0 // see TestQuota_Arithmetic
+				assert.Equal(t, row.want[i], got, "after attempt %d", i+1)
 			}
 		})
 	}
 }
 
 func TestPlan_LoneEndpointIsTriedAgainAfterBackoff_R17(t *testing.T) {
-	plan := retrier(t, Policy{Backoff: Backoff{Base: time.Second, Max: time.Minute}}).Begin()
+	plan := begin(retrier(t, Policy{Backoff: Backoff{Base: time.Second, Max: time.Minute}}))
 	for i, o := range []outcome.Outcome{noConn, failed} {
 		a := plan.Next(get(o, false))
 		require.True(t, a.Again)
@@ -113,21 +130,21 @@ func TestPlan_NoWaitForWhatCannotHappen_R06(t *testing.T) {
 		{-time.Second, true, outcome.Deadline},
 	} {
 		r := retrier(t, Policy{})
-		plan := r.Begin()
+		plan := begin(r)
 		e := get(failed, row.others)
 		e.Deadline = epoch.Add(row.left)
 		a := plan.Next(e)
 		assert.Equal(t, row.want, a.Reason, "%v left", row.left)
 		assert.Equal(t, row.want == "", a.Again)
 		if row.want != "" {
-			assert.Equal(t, defaultQuotaSize, r.QuotaTokens(), "an attempt that is not made costs nothing")
+			assert.Equal(t, defaultQuotaSize, r.Tokens(), "an attempt that is not made costs nothing")
 		}
 	}
 }
 
 func TestPlan_ExhaustedByACallAround_R05(t *testing.T) {
 	for _, o := range []outcome.Outcome{failed, noConn} {
-		plan := retrier(t, Policy{}).Begin()
+		plan := begin(retrier(t, Policy{}))
 		e := get(o, true)
 		e.Exhausted = true
 		assert.Equal(t, Action{Reason: outcome.Attempts}, plan.Next(e))
@@ -136,15 +153,15 @@ func TestPlan_ExhaustedByACallAround_R05(t *testing.T) {
 
 func TestQuota_Arithmetic_R04(t *testing.T) {
 	r := retrier(t, Policy{})
-	tokens := func() int { return defaultQuotaSize - r.QuotaTokens() } // taken out
+	tokens := func() int { return defaultQuotaSize - r.Tokens() } // taken out
 
-	plan := r.Begin()
+	plan := begin(r)
 	plan.Next(get(failed, true))
 	assert.Equal(t, 5, tokens(), "a retry")
 	plan.Next(get(good, true))
 	assert.Equal(t, 0, tokens(), "which succeeded")
 
-	plan = r.Begin()
+	plan = begin(r)
 	plan.Next(get(timedOut, true))
 	assert.Equal(t, 10, tokens(), "a retry after a timeout")
 	plan.Next(get(failed, true))
@@ -152,15 +169,15 @@ func TestQuota_Arithmetic_R04(t *testing.T) {
 	plan.Next(get(good, true))
 	assert.Equal(t, 10, tokens(), "only the cost of the one that succeeded comes back")
 
-	plan = r.Begin()
+	plan = begin(r)
 	plan.Next(get(good, true))
 	assert.Equal(t, 9, tokens(), "a first attempt that succeeds puts one in")
 
-	plan = r.Begin()
+	plan = begin(r)
 	plan.Next(get(outcome.Outcome{Class: outcome.ClientError}, true))
 	assert.Equal(t, 9, tokens(), "a client error puts nothing in")
 
-	plan = r.Begin()
+	plan = begin(r)
 	plan.Next(get(noConn, true))
 	assert.Equal(t, 9, tokens(), "a free move")
 	plan.Next(get(dialSlow, true))
@@ -172,7 +189,7 @@ func TestQuota_EndsRetriesWhenAllFails_R04(t *testing.T) {
 	sent := 0
 	reasons := map[outcome.Reason]int{}
 	for range 10000 {
-		plan := r.Begin()
+		plan := begin(r)
 		for {
 			sent++
 			a := plan.Next(get(failed, true))
@@ -187,20 +204,20 @@ func TestQuota_EndsRetriesWhenAllFails_R04(t *testing.T) {
 }
 
 func TestQuota_CanBeSwitchedOff(t *testing.T) {
-	r := retrier(t, Policy{Quota: Quota{Size: -1}})
+	r := retrier(t, Policy{Budget: Quota{Size: -1}})
 	for range 1000 {
-		plan := r.Begin()
+		plan := begin(r)
 		assert.True(t, plan.Next(get(failed, true)).Again)
 	}
 }
 
 func TestQuota_StaysWhenThePolicyChanges_P01(t *testing.T) {
 	r := retrier(t, Policy{})
-	plan := r.Begin()
+	plan := begin(r)
 	plan.Next(get(failed, true))
 	next, err := r.With(Policy{MaxAttempts: 5})
 	require.NoError(t, err)
-	assert.Equal(t, defaultQuotaSize-defaultCost, next.QuotaTokens())
+	assert.Equal(t, defaultQuotaSize-defaultCost, next.Tokens())
 	_, err = r.With(Policy{MaxAttempts: -1})
 	assert.Error(t, err)
 }
@@ -214,7 +231,8 @@ func TestBackoff_NeverOverflows_R08(t *testing.T) {
 					continue
 				}
 				b = b.withDefaults()
-				bounds := b.start()
+				b.Kind = Exponential
+				bounds := b.new(nil)
 				before := time.Duration(0)
 				for n := range 10000 {
 					bound := bounds.NextBackOff()
@@ -231,10 +249,10 @@ func TestBackoff_JitterIsKeptAtTheCeiling_R09(t *testing.T) {
 	r := retrier(t, Policy{Backoff: Backoff{Base: time.Second, Max: time.Second}})
 	seen := map[time.Duration]int{}
 	for range 10000 {
-		plan := r.Begin()
+		plan := begin(r)
 		a := plan.Next(get(noConn, false))
 		if a.Reason == outcome.Quota {
-			r.bucket.put(defaultQuotaSize, defaultQuotaSize)
+			r.account.(*quotaAccount).put(defaultQuotaSize, defaultQuotaSize)
 			a = plan.Next(get(noConn, false))
 		}
 		assert.GreaterOrEqual(t, a.Wait, minWait)
@@ -250,11 +268,11 @@ func TestPolicy_AllProblemsAtOnce(t *testing.T) {
 	_, err := NewRetrier(Policy{
 		MaxAttempts: -1, PerAttemptTimeout: -1,
 		Backoff: Backoff{Base: -1, Max: -2, Factor: math.NaN()},
-		Quota:   Quota{Cost: -1, TimeoutCost: -1},
+		Budget:  Quota{Cost: -1, TimeoutCost: -1},
 	})
 	var problem *field.Error
 	require.ErrorAs(t, err, &problem)
-	for _, name := range []string{"MaxAttempts", "PerAttemptTimeout", "Backoff.Base", "Backoff.Max", "Backoff.Factor", "Quota.Cost", "Quota.TimeoutCost"} {
+	for _, name := range []string{"MaxAttempts", "PerAttemptTimeout", "Backoff.Base", "Backoff.Max", "Backoff.Factor", "Budget.Cost", "Budget.TimeoutCost"} {
 		assert.ErrorContains(t, err, name)
 	}
 	assert.NoError(t, Policy{}.Validate())
@@ -264,7 +282,8 @@ func TestPolicy_DocumentedDefaults(t *testing.T) {
 	want := Policy{
 		MaxAttempts: 3,
 		Backoff:     Backoff{Base: 50 * time.Millisecond, Max: 2 * time.Second, Factor: 2},
-		Quota:       Quota{Size: 500, Cost: 5, TimeoutCost: 10},
+		Pushback:    Pushback{Max: 10 * time.Second},
+		Budget:      Quota{Size: 500, Cost: 5, TimeoutCost: 10},
 	}
 	assert.Equal(t, fmt.Sprint(want), fmt.Sprint(Policy{}.WithDefaults()))
 }

@@ -2,10 +2,14 @@ package retry
 
 import (
 	"context"
+	"fmt"
 	"net/http"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/internal/pushback"
 	"github.com/evenkeel-go/evenkeel/internal/wait"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
@@ -17,11 +21,18 @@ type Transport struct {
 	next    http.RoundTripper
 	retrier *Retrier
 	cfg     *call.Config
+	light   bool // the policy lets first attempts be light
 }
 
 // NewTransport returns a transport that sends attempts to next, or all that is
 // wrong with the policy. Its errors are of type [*Error].
 func NewTransport(next http.RoundTripper, p Policy) (*Transport, error) {
+	var errs field.Errors
+	errs.Check(next != nil, "next", nil, "must be set")
+	errs.Under("", p.Validate())
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
 	r, err := NewRetrier(p)
 	if err != nil {
 		return nil, err
@@ -31,109 +42,217 @@ func NewTransport(next http.RoundTripper, p Policy) (*Transport, error) {
 
 // Transport returns a transport that applies the policy to what next sends.
 func (r *Retrier) Transport(next http.RoundTripper) *Transport {
-	cfg := call.Config{Clock: r.policy.Clock, Classify: r.policy.Classifier}
-	return &Transport{next: next, retrier: r, cfg: cfg.Resolve()}
+	p := &r.policy
+	cfg := call.Config{Clock: p.Clock, Classify: p.Classifier}
+	return &Transport{
+		next: next, retrier: r, cfg: cfg.Resolve(),
+		light: p.PerAttemptTimeout == 0 && p.Timeout == 0 && p.Hedge == nil && p.RetryIf == nil &&
+			p.Hooks.Attempt == nil && p.Hooks.Decided == nil && !call.Joins(next),
+	}
 }
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	record := call.Join(req)
-	own := record == nil
-	if own {
-		if err := call.Check(req); err != nil {
-			call.Refuse(req)
-			return nil, &Error{Reason: outcome.Invalid, Err: err}
-		}
-		record = call.New(req, t.cfg)
+	if record != nil {
+		return t.roundTrip(record)
 	}
-	defer record.Abort()
-	record.LimitAttempts(t.retrier.policy.MaxAttempts)
-	a, err := t.run(record)
-	record.Finish(a)
+	if err := call.Check(req); err != nil {
+		call.Refuse(req)
+		return nil, &Error{Reason: outcome.Invalid, Err: err}
+	}
+	if t.light && (req.Body == nil || req.Body == http.NoBody) && isIdempotent(req.Method) && !isUpgrade(req) &&
+		!call.MayLoop(t.next, req) {
+		return t.roundTripLight(req)
+	}
+	record = call.New(req, t.cfg)
+	if limit := t.retrier.policy.Timeout; limit > 0 {
+		record.Bound(limit, call.NewTimeout(fmt.Sprintf("retry: no response within the call's time limit of %v", limit)))
+	}
+	resp, err := t.roundTrip(record)
 	if err == nil {
-		return a.Response, nil
+		resp, err = record.InTime(resp)
 	}
-	err = record.Joined(err)
-	if own {
-		err = &Error{Attempts: record.Sent(), Reason: record.Reason, Err: err}
-	}
-	return nil, err
+	return resp, t.wrap(record, err)
 }
 
-// run makes attempts until the plan says stop. It returns the attempt whose
-// response is the call's, or the error.
-func (t *Transport) run(record *call.Record) (*call.Attempt, error) {
+// wrap makes the error that callers of a transport of its own see.
+func (t *Transport) wrap(record *call.Record, err error) error {
+	if err == nil {
+		return nil
+	}
+	info := infoOf(record)
+	return &Error{Attempts: info.Attempts, Reason: record.Ending(), Err: err}
+}
+
+// roundTripLight makes a call of which nothing needs to be watched as long as its first attempt
+// is good.
+func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
+	light := call.NewLight(req, t.cfg, t.retrier.policy.MaxAttempts)
 	plan := t.retrier.Begin()
+	resp, err := light.Send(t.next)
+	if resp != nil && err == nil {
+		o := t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
+		if o.Class == outcome.Success && o.Again == outcome.No {
+			t.retrier.account.Report(0, o)
+			return resp, nil
+		}
+	}
+	record, a := light.Record(resp, err)
+	defer record.Abort()
+	resp, err = t.finish(record, t.repeat(record, &plan, a))
+	return resp, t.wrap(record, err)
+}
+
+// roundTrip makes the attempts of a call.
+func (t *Transport) roundTrip(record *call.Record) (*http.Response, error) {
+	defer record.Abort()
+	p := &t.retrier.policy
+	record.LimitAttempts(p.MaxAttempts)
+	if p.Spool > 0 {
+		record.Spool(p.Spool)
+	}
+	if p.RetryIf != nil {
+		record.WatchHeaders()
+	}
+	plan := t.retrier.Begin()
+	if delay := t.hedgeDelay(record); delay > 0 {
+		return t.finish(record, t.race(record, &plan, delay))
+	}
+	return t.finish(record, t.repeat(record, &plan, t.send(record)))
+}
+
+// ending is how the attempts of a call have ended: the one whose answer is the call's, or the
+// error.
+type ending struct {
+	attempt *call.Attempt
+	err     error
+}
+
+// finish ends the call.
+func (t *Transport) finish(record *call.Record, e ending) (*http.Response, error) {
+	record.Finish(e.attempt)
+	if e.err != nil {
+		return nil, record.Joined(e.err)
+	}
+	return e.attempt.Response, nil
+}
+
+// send makes one attempt.
+func (t *Transport) send(record *call.Record) *call.Attempt {
+	a := record.NewAttempt(t.attemptTimeout(record))
+	_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
+	return a
+}
+
+func (t *Transport) attemptTimeout(record *call.Record) time.Duration {
 	timeout := t.retrier.policy.PerAttemptTimeout
 	if timeout > 0 && isUpgrade(record.CallerRequest()) {
-		timeout = 0
+		return 0
 	}
+	return timeout
+}
+
+// repeat goes on after an attempt, one after the other, until the plan says stop.
+func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) ending {
 	for {
-		a := record.NewAttempt(timeout)
-		_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
 		if !a.Sent() {
+			plan.Withdrawn(a.Cost, false)
 			return refused(record, a)
 		}
-		action := decide(&plan, record, a)
+		t.learn(record, a)
+		t.retrier.policy.Hooks.tellAttempt(a)
+		action := plan.Next(t.event(record, a))
 		record.Reason = action.Reason
-		t.tell(record, a, action)
+		t.retrier.policy.Hooks.tellDecided(a, false, action)
 		if !action.Again {
-			return a, a.Failure
+			return ending{a, a.Failure}
 		}
 		record.Hold(a)
 		if err := wait.Sleep(record, record.Clock(), action.Wait); err != nil {
+			plan.Withdrawn(action.Cost, false)
 			return interrupted(record)
 		}
+		a = record.NewAttempt(t.attemptTimeout(record))
+		a.Cost = action.Cost
+		_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
 	}
 }
 
-// decide asks the plan what follows after the attempt.
-func decide(plan *Plan, record *call.Record, a *call.Attempt) Action {
-	e := Event{Now: a.Ended(), Outcome: a.Outcome}
-	if a.Outcome.Again != outcome.No { // else the rest does not matter
-		e.Idempotent = idempotent(record.CallerRequest())
-		e.Replayable = record.Replayable()
-		e.Others = a.Others
-		e.Deadline = record.GivesUp()
+// event is what the plan must know of an attempt that has ended.
+func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
+	p := &t.retrier.policy
+	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Cost}
+	if a.Response != nil && e.Outcome.Again == outcome.No && slices.Contains(p.Statuses, a.Response.StatusCode) {
+		e.Outcome.Again = outcome.Anywhere
 	}
-	e.Exhausted = !record.MayAttempt()
-	return plan.Next(e)
+	if p.RetryIf != nil && a.Outcome.Class != outcome.Canceled {
+		e.Verdict = t.ask(record, a)
+	}
+	if e.Outcome.Again == outcome.No && e.Verdict != Repeat { // then the rest does not matter
+		return e
+	}
+	t.complete(record, a, &e)
+	if a.Response != nil {
+		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, e.Now)
+	}
+	return e
+}
+
+// complete fills in what the plan must know of the call.
+func (t *Transport) complete(record *call.Record, a *call.Attempt, e *Event) {
+	req := record.CallerRequest()
+	e.Idempotent = t.retrier.policy.idempotent(req)
+	e.Replayable = record.Replayable()
+	e.Others = a.Others
+	e.Deadline = record.GivesUp()
+	e.Exhausted = markOf(req.Context())&Once != 0 || !record.MayAttempt()
+}
+
+// ask asks the user's rule.
+func (t *Transport) ask(record *call.Record, a *call.Attempt) Verdict {
+	p := &t.retrier.policy
+	c := Case{
+		Attempt: describe(a), Request: record.CallerRequest(), Response: a.Response,
+		WroteHeaders: a.WroteHeaders(), Idempotent: p.idempotent(record.CallerRequest()),
+	}
+	if p.RetryIf(c) {
+		return Repeat
+	}
+	return Decline
+}
+
+// learn takes the latency of an attempt into account where hedges are.
+func (t *Transport) learn(record *call.Record, a *call.Attempt) {
+	if h := t.retrier.hedges; h.learns() && (a.Outcome.Class.Good() || a.Outcome.Timeout) {
+		h.learnt.of(record.CallerRequest().Method, a.Started()).record(a.Took)
+	}
 }
 
 // refused ends a call whose attempt a layer below did not let go. The response
 // of the attempt before is still there, unless the caller has gone.
-func refused(record *call.Record, a *call.Attempt) (*call.Attempt, error) {
+func refused(record *call.Record, a *call.Attempt) ending {
 	before := record.Held()
 	if a.Outcome.Class == outcome.Canceled {
 		record.Reason = outcome.Caller
 		before.Discard()
-		return nil, a.Failure
+		return ending{err: a.Failure}
 	}
 	record.Reason = outcome.ReasonOf(a.Failure)
 	if before != nil && before.Failure == nil {
-		return before, nil
+		return ending{attempt: before}
 	}
-	return nil, a.Failure
+	return ending{err: a.Failure}
 }
 
 // interrupted ends a call whose context ended while it waited.
-func interrupted(record *call.Record) (*call.Attempt, error) {
+func interrupted(record *call.Record) ending {
 	record.Held().Discard()
 	record.Reason = outcome.Caller
 	if record.CallerErr() == nil {
 		record.Reason = outcome.Deadline
 	}
-	return nil, context.Cause(record)
-}
-
-func (t *Transport) tell(record *call.Record, a *call.Attempt, action Action) {
-	if t.retrier.policy.Hooks.Decided == nil {
-		return
-	}
-	t.retrier.policy.Hooks.Decided(Decision{
-		Attempt: record.Sent(), Endpoint: a.Endpoint().Address,
-		Outcome: a.Outcome, Err: a.Failure, Action: action,
-	})
+	return ending{err: context.Cause(record)}
 }
 
 // CloseIdleConnections passes the call on.
@@ -141,23 +260,4 @@ func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-}
-
-// idempotent reports whether the request may reach a server more than once: by
-// its method (RFC 9110, section 9.2.2), or because its caller promises so.
-func idempotent(req *http.Request) bool {
-	if isUpgrade(req) {
-		return false
-	}
-	switch req.Method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return call.HasIdempotencyKey(req.Header)
-}
-
-// isUpgrade reports whether the request asks for another protocol on its
-// connection.
-func isUpgrade(req *http.Request) bool {
-	return req.Method == http.MethodConnect || strings.EqualFold(req.Header.Get("Connection"), "upgrade") || req.Header.Get("Upgrade") != ""
 }

@@ -41,7 +41,7 @@ func TestNginx_BreakerLeavesADeadServerAlone_K15(t *testing.T) {
 	}
 	retries := 0
 	for _, c := range dead {
-		retries += c.info.Attempts - 1
+		retries += len(c.info.Attempts) - 1
 	}
 	assert.Equal(t, 5+probes, retries, "attempts at the dead server")
 	assert.Positive(t, probes)

@@ -84,7 +84,7 @@ func TestNginx_UnavailableServerIsAvoided_R01(t *testing.T) {
 			refused++
 			assert.Equal(t, bad.address, p.server)
 			assert.Equal(t, outcome.NotIdempotent, p.info.Reason)
-			assert.Equal(t, 1, p.info.Attempts)
+			assert.Len(t, p.info.Attempts, 1)
 		}
 	}
 	assert.Equal(t, 5, refused, "every other POST, in turn")

@@ -32,27 +32,38 @@ type Attempt struct {
 	// Served is Took without the time that it took to open a connection: what
 	// the endpoint needed for the request itself.
 	Served time.Duration
+	// Tried are the serials of the nodes that this attempt had better not go to, Again says
+	// that all had been tried before, and Beside that the attempt is of use only at another
+	// node, because one is under way at the last of them.
+	Tried  []uint64
+	Again  bool
+	Beside bool
 	// Others says that there was another endpoint which this call has not
-	// tried. Set by whoever picks.
-	Others bool
+	// tried, StartedOver that there was none for this attempt. Set by whoever picks.
+	Others, StartedOver bool
+	// Cost is what the attempt took out of the budget of retries.
+	Cost int
 
-	before   *Attempt // the one whose body may still be read, until Send
+	number   int
+	prev     *Attempt // the one made before
 	pick     node.Pick
 	watcher  Watcher // may be nil
 	endpoint *discovery.Endpoint
-	sent     bool
+	sent     atomic.Bool // what Take and Send set before can be read by others
 	start    time.Time
 	timeout  time.Duration
 	deadline *wait.Deadline
-	cancel   context.CancelCauseFunc // nil where net/http cannot loop
-	stopped  atomic.Bool             // by cancel, because it did
+	cancel   context.CancelCauseFunc // nil where nobody could want it
+	stopped  atomic.Bool             // by cancel, because net/http loops
 	trace    httptrace.ClientTrace
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
 	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds; below 0 it is when that began
+	wrote    atomic.Bool  // the headers, as far as the transport tells
 	body     requestBody
 	answer   responseBody
 	ended    atomic.Int32
+	race     racer
 }
 
 // The stages of the end of an attempt.
@@ -72,12 +83,18 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 	if a.record != nil {
 		a = new(Attempt)
 	}
-	a.record, a.timeout = r, timeout
+	a.record, a.timeout, a.prev = r, timeout, r.last
+	a.Tried, a.Again = r.tried, r.again
+	if a.number = 1; a.prev != nil {
+		a.number = a.prev.number + 1
+	}
 	a.trace.GetConn = func(string) { a.wantsConn() }
 	a.trace.GotConn = func(info httptrace.GotConnInfo) { a.gotConn(!info.Reused) }
+	if r.watches {
+		a.trace.WroteHeaders = func() { a.wrote.Store(true) }
+	}
 	a.Context = httptrace.WithClientTrace(r, &a.trace)
 	a.req = *r.first.req.WithContext(a)
-	a.before = r.LastSent()
 	r.last = a
 	return a
 }
@@ -86,7 +103,7 @@ func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
 // yet, or nil.
 func Joinable(ctx context.Context) *Attempt {
 	a, _ := ctx.Value(attemptKey{}).(*Attempt)
-	if a == nil || a.sent {
+	if a == nil || a.Sent() {
 		return nil
 	}
 	return a
@@ -124,8 +141,18 @@ func (a *Attempt) Endpoint() discovery.Endpoint {
 func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
 
 // Sent reports whether the request was handed to a transport. If not, a layer
-// refused it.
-func (a *Attempt) Sent() bool { return a.sent }
+// refused it, or it waits there.
+func (a *Attempt) Sent() bool { return a.sent.Load() }
+
+// Number counts the attempts of the call, from 1.
+func (a *Attempt) Number() int { return a.number }
+
+// Started returns when the attempt was sent.
+func (a *Attempt) Started() time.Time { return a.start }
+
+// WroteHeaders reports whether the transport said that it has written the request's headers;
+// see [Record.WatchHeaders].
+func (a *Attempt) WroteHeaders() bool { return a.wrote.Load() }
 
 // Connections returns how many connections the transport got for the attempt:
 // more than one when net/http repeated the request by itself.
@@ -143,12 +170,18 @@ type Layer struct{}
 
 func (Layer) joinsAttempts() {}
 
+// Joins reports whether a transport is a layer that joins attempts.
+func Joins(next http.RoundTripper) bool {
+	_, ok := next.(interface{ joinsAttempts() })
+	return ok
+}
+
 // Through passes the attempt to the layer below, or sends it if that is a
 // transport.
 func (a *Attempt) Through(next http.RoundTripper) (*http.Response, error) {
-	if _, ok := next.(interface{ joinsAttempts() }); ok {
+	if Joins(next) {
 		resp, err := next.RoundTrip(&a.req)
-		if !a.sent {
+		if !a.Sent() {
 			a.refused(err)
 		}
 		return resp, err
@@ -172,9 +205,9 @@ func (a *Attempt) wantsConn() {
 	}
 }
 
-// mayLoop reports whether net/http may repeat the request without a bound: it
+// MayLoop reports whether net/http may repeat the request without a bound: it
 // does so on HTTP/2 only.
-func mayLoop(base http.RoundTripper, req *http.Request) bool {
+func MayLoop(base http.RoundTripper, req *http.Request) bool {
 	if t, ok := base.(*http.Transport); ok {
 		return req.URL.Scheme == "https" || (t.Protocols != nil && t.Protocols.UnencryptedHTTP2())
 	}
@@ -197,6 +230,7 @@ func (a *Attempt) refused(err error) {
 	if a.record.CallerErr() != nil {
 		a.Outcome.Class = outcome.Canceled
 	}
+	a.body.detach() // if it has one: nobody will read it
 }
 
 // Send hands the request to a transport and settles the attempt: its outcome is
@@ -205,24 +239,30 @@ func (a *Attempt) refused(err error) {
 // held. A panic of the transport is left to [Record.Abort].
 func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	r := a.record
-	if !r.rewind(a) {
-		a.Outcome = outcome.Outcome{Class: outcome.Refused}
-		a.told(r.cfg.Clock.Now())
-		a.end(false)
-		return nil, errNotReplayable
+	if a.race.on { // it has its body
+		a.race.replaces.Discard()
+		a.race.replaces = nil
+	} else {
+		if !r.rewind(a) {
+			a.Outcome = outcome.Outcome{Class: outcome.Refused}
+			a.told(r.cfg.Clock.Now())
+			a.end(false)
+			return nil, ErrNotReplayable
+		}
+		r.discardHeld()
 	}
-	r.discardHeld()
-	r.sent++
-	a.sent, a.before = true, nil
-	if mayLoop(base, &a.req) {
+	r.sent.Add(1)
+	r.limit.Spend()
+	if a.cancel == nil && MayLoop(base, &a.req) {
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 	}
 	if a.timeout > 0 {
-		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, errAttemptTimeout)
+		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, ErrAttemptTimeout)
 	}
 	if a.start.IsZero() { // else it was picked just now
 		a.start = r.cfg.Clock.Now()
 	}
+	a.sent.Store(true)
 	a.settle(base.RoundTrip(&a.req))
 	return a.Response, a.Failure
 }
@@ -243,9 +283,12 @@ func (a *Attempt) abort() {
 func (a *Attempt) settle(resp *http.Response, err error) {
 	r := a.record
 	timedOut := a.deadline != nil && !a.deadline.Lift()
+	superseded := a.race.lost.Load()
 	switch { // a context that has ended makes a body unreadable, and some transports call it "canceled"
+	case superseded:
+		err = errSuperseded
 	case timedOut:
-		err = errAttemptTimeout
+		err = ErrAttemptTimeout
 	case r.TimedOut():
 		err = r.boundCause
 	case a.stopped.Load():
@@ -258,19 +301,19 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		resp = nil
 	}
 	a.Response, a.Failure = resp, err
-	a.Outcome = a.classify(timedOut)
-	if a.Outcome.Class != outcome.NeverSent {
-		r.spend()
+	if superseded && r.CallerErr() == nil {
+		a.Outcome = outcome.Outcome{Class: outcome.Superseded}
+	} else {
+		a.Outcome = a.classify(timedOut)
+	}
+	if a.Outcome.Class == outcome.NeverSent {
+		r.limit.Unspend()
 	}
 	a.told(r.cfg.Clock.Now())
 	if resp != nil {
 		a.wrap(resp)
 	} else {
-		r.errs = append(r.errs, err)
 		a.end(false)
-	}
-	if r.cfg.Answered != nil {
-		r.cfg.Answered(a)
 	}
 }
 

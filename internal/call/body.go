@@ -138,8 +138,16 @@ const rewindWait = 50 * time.Millisecond
 
 // Replayable reports whether the body could be sent again after the last attempt.
 func (r *Record) Replayable() bool {
-	return r.source == nil || r.getBody != nil || r.last.body.untouched()
+	if r.Rewindable() {
+		return true
+	}
+	a := r.lastWithBody()
+	return a == nil || a.body.untouched() || r.spooled()
 }
+
+// spooled reports whether all that was read of the body is kept. A Read that is under way may
+// still change that.
+func (r *Record) spooled() bool { return r.spool != nil && !r.spool.lost.Load() }
 
 // rewind gives the attempt its body and reports whether that was possible. It
 // touches nothing that may still be read: a transport that has not finished with
@@ -148,20 +156,34 @@ func (r *Record) rewind(a *Attempt) bool {
 	if r.source == nil {
 		return true
 	}
-	if a.before != nil && !r.takeBack(&a.before.body) {
+	if before := r.lastWithBody(); before != nil && !r.takeBack(&before.body) {
 		return false
 	}
-	a.body.source = r.source
+	r.give(a, r.source)
+	return true
+}
+
+// give makes the attempt send a body.
+func (r *Record) give(a *Attempt, source io.ReadCloser) {
+	a.body.source = source
 	a.req.Body, a.req.GetBody = &a.body, refuseToRewind
 	if r.plain {
 		a.req.GetBody = r.getBody
 	}
-	return true
+}
+
+// lastWithBody returns the latest attempt that was given a body, or nil.
+func (r *Record) lastWithBody() *Attempt {
+	a := r.last
+	for a != nil && a.body.source == nil {
+		a = a.prev
+	}
+	return a
 }
 
 // takeBack makes r.source the body of the next attempt.
 func (r *Record) takeBack(b *requestBody) bool {
-	if r.getBody == nil && !b.untouched() {
+	if r.getBody == nil && !b.untouched() && !r.spooled() {
 		return false
 	}
 	if busy := b.detach(); busy != nil {
@@ -170,7 +192,7 @@ func (r *Record) takeBack(b *requestBody) bool {
 		}
 	}
 	if r.getBody == nil {
-		return b.handOver()
+		return b.handOver(r.spool != nil && r.spool.rewind())
 	}
 	next, err := r.getBody()
 	if err != nil {
@@ -187,11 +209,11 @@ func (b *requestBody) busy() bool {
 	return b.reading
 }
 
-// handOver leaves the untouched source to the next attempt.
-func (b *requestBody) handOver() bool {
+// handOver leaves the source to the next attempt, if it is untouched or can be read again.
+func (b *requestBody) handOver(again bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.consumed {
+	if b.consumed && !again {
 		return false
 	}
 	b.shut = true
@@ -200,12 +222,17 @@ func (b *requestBody) handOver() bool {
 
 // releaseBody lets go of the body for good.
 func (r *Record) releaseBody() {
-	sent := r.LastSent()
-	switch {
-	case r.source == nil:
-	case sent == nil:
+	if r.source == nil {
+		return
+	}
+	given := false
+	for a := r.last; a != nil; a = a.prev {
+		if a.body.source != nil {
+			a.body.release()
+			given = true
+		}
+	}
+	if !given {
 		_ = r.source.Close()
-	default:
-		sent.body.release()
 	}
 }

@@ -8,11 +8,17 @@ import (
 )
 
 var (
-	errAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
-	errNoTime         error = &timeoutError{"evenkeel: no time was left for another attempt"}
-	errNotReplayable  error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
-	errNoAnswer             = errors.New("evenkeel: the transport returned neither a response nor an error")
+	errNoTime     error = &timeoutError{"evenkeel: no time was left for another attempt"}
+	errSuperseded       = errors.New("evenkeel: another attempt of the same call was faster")
+	errGone             = errors.New("evenkeel: the goroutine of the attempt was ended by runtime.Goexit")
+	errNoAnswer         = errors.New("evenkeel: the transport returned neither a response nor an error")
 )
+
+// ErrNotReplayable is the answer to an attempt for which there is no body.
+var ErrNotReplayable error = &refusal{outcome.NotReplayable, "evenkeel: the request's body was read and cannot be had again"}
+
+// ErrAttemptTimeout ends an attempt whose time is over.
+var ErrAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
 
 // timeoutError is a context.DeadlineExceeded with a better text.
 type timeoutError struct{ text string }

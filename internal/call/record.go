@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +21,6 @@ type Config struct {
 	// Plain makes a call of one attempt leave to net/http what net/http repeats by itself,
 	// for layers that are put in front of any transport and change nothing.
 	Plain bool
-	// Answered is told of each attempt once its outcome is known. May be nil.
-	Answered func(*Attempt)
 	// Ended is told of each record once nothing of the call is left: it
 	// failed, or the body of its response has ended. May be nil.
 	Ended func(*Record)
@@ -44,32 +43,32 @@ type Record struct {
 
 	cfg    *Config
 	caller *http.Request // the caller's own request
-	outer  *Record       // the call inside which this one was made, or nil
 
 	source  io.ReadCloser // the body that the next attempt will read, or nil
 	getBody func() (io.ReadCloser, error)
+	spool   *spool // the source, if that can be read again; else nil
 
-	// Tried are the serials of the nodes that were picked and failed.
-	Tried []uint64
-	// Again is set when all endpoints have been tried and a second round began.
-	Again bool
 	// Reason is why no further attempt was made.
 	Reason outcome.Reason
 
-	sent       int          // attempts handed to a transport
-	spent      atomic.Int32 // those of them that count, with those of calls made inside
-	limit      int32        // on spent; 0 is none
-	errs       []error      // of the attempts that failed without an answer
-	held       *Attempt     // has an answer that is thrown away once the next attempt is sent
+	tried      []uint64     // the serials of the nodes that were picked and failed
+	again      bool         // all endpoints have been tried, and another round has begun
+	sent       atomic.Int32 // attempts handed to a transport
+	limit      *Limit
+	held       *Attempt // has an answer that is thrown away once the next attempt is sent
 	last       *Attempt
+	final      *Attempt // has decided how the call went
 	deadline   *wait.Deadline
 	boundCause error
 	boundAt    time.Time
 	finished   bool
 	plain      bool // see Config.Plain
+	watches    bool // see WatchHeaders
 	ended      atomic.Bool
+	parts      atomic.Int32 // the call, and the attempts that run beside each other
 
 	triedSpace [4]uint64
+	limitSpace Limit
 	first      Attempt
 }
 
@@ -80,10 +79,12 @@ type recordKey struct{}
 // attempts is taken over.
 func New(req *http.Request, cfg *Config) *Record {
 	r := &Record{Context: req.Context(), caller: req, cfg: cfg}
-	if outer := From(req.Context()); outer != nil && outer.limit > 0 {
-		r.outer, r.limit = outer, outer.limit
+	r.limit = &r.limitSpace
+	if outer := limitOf(req.Context()); outer != nil {
+		r.limit.inside(outer)
 	}
-	r.Tried = r.triedSpace[:0]
+	r.parts.Store(1)
+	r.tried = r.triedSpace[:0]
 	r.first.req = *req.WithContext(r) //nolint:contextcheck // a record is the caller's context and more
 	if req.Header == nil {
 		r.first.req.Header = make(http.Header)
@@ -112,8 +113,11 @@ func Join(req *http.Request) *Record {
 
 // Value implements [context.Context].
 func (r *Record) Value(key any) any {
-	if key == (recordKey{}) {
+	switch key {
+	case recordKey{}, limitKey{}:
 		return r
+	case lightKey{}:
+		return nil
 	}
 	return r.Context.Value(key)
 }
@@ -159,14 +163,38 @@ func (r *Record) Last() *Attempt { return r.last }
 
 // LastSent returns the latest attempt that was handed to a transport, or nil.
 func (r *Record) LastSent() *Attempt {
-	if r.last != nil && !r.last.sent {
-		return r.last.before
+	a := r.last
+	for a != nil && !a.Sent() {
+		a = a.prev
 	}
-	return r.last
+	return a
+}
+
+// Final returns the attempt that has decided how the call went, or nil.
+func (r *Record) Final() *Attempt {
+	if r.final != nil {
+		return r.final
+	}
+	return r.LastSent()
+}
+
+// Attempts yields those that were handed to a transport, in order.
+func (r *Record) Attempts() []*Attempt {
+	var all []*Attempt
+	for a := r.last; a != nil; a = a.prev {
+		if a.Sent() {
+			all = append(all, a)
+		}
+	}
+	slices.Reverse(all)
+	return all
 }
 
 // Sent returns how many attempts were handed to a transport.
-func (r *Record) Sent() int { return r.sent }
+func (r *Record) Sent() int { return int(r.sent.Load()) }
+
+// WatchHeaders makes attempts note whether their headers were written.
+func (r *Record) WatchHeaders() { r.watches = true }
 
 // Bound puts a limit on the time until the response's headers. It must be
 // called before the first attempt.
@@ -181,43 +209,22 @@ func (r *Record) TimedOut() bool { return r.deadline != nil && r.deadline.Passed
 // LimitAttempts bounds the attempts of this call together with those of calls
 // made inside it, unless a call around it has set a bound already. Attempts that
 // were never sent do not count.
-func (r *Record) LimitAttempts(n int) {
-	if r.limit == 0 {
-		r.limit = int32(n)
-	}
-}
+func (r *Record) LimitAttempts(n int) { r.limit.set(n) }
 
-// MayAttempt reports whether the bound allows one more attempt. Inside another
-// call, the first attempt here is the one that is under way there.
-func (r *Record) MayAttempt() bool {
-	if r.outer != nil {
-		return r.outer.spent.Load()+1 < r.limit
-	}
-	return r.limit == 0 || r.spent.Load() < r.limit
-}
-
-// spend counts an attempt that was sent, here and, if it is more than the one
-// which they count themselves, in the calls around this one.
-func (r *Record) spend() {
-	if r.spent.Add(1) == 1 {
-		return
-	}
-	for o := r.outer; o != nil; o = o.outer {
-		o.spent.Add(1)
-	}
-}
+// MayAttempt reports whether the bound allows one more attempt.
+func (r *Record) MayAttempt() bool { return r.limit.Allows() }
 
 // Hold notes that a has been tried, and keeps its answer, which is thrown away when the next attempt is
 // sent and not before: should there be none, it is still the caller's.
 func (r *Record) Hold(a *Attempt) {
 	r.held = a
+	if a.StartedOver {
+		r.tried, r.again = nil, true // another attempt may be looking at the old ones
+	}
 	if a.pick.Node != nil {
-		r.Tried = append(r.Tried, a.pick.Node.Serial())
+		r.tried = append(r.tried, a.pick.Node.Serial())
 	}
 }
-
-// StartOver forgets which endpoints were tried, because all of them were.
-func (r *Record) StartOver() { r.Tried, r.Again = r.Tried[:0], true }
 
 // Held returns the attempt whose answer is still held, or nil, and stops holding
 // it.
@@ -234,10 +241,13 @@ func (r *Record) discardHeld() {
 // Joined returns err, the error that ended the call, together with those of all
 // attempts and of the caller's context. Each is found by errors.Is and errors.As.
 func (r *Record) Joined(err error) error {
-	all := r.errs
-	if len(all) == 0 || all[len(all)-1] != err { //nolint:errorlint // the very same error, not one like it
-		all = append(all, err)
+	var all []error
+	for _, a := range r.Attempts() {
+		if a.Lost() == outcome.Unknown && a.Failure != nil && a.Failure != err { //nolint:errorlint // the very same error, not one like it
+			all = append(all, a.Failure)
+		}
 	}
+	all = append(all, err)
 	switch gone := r.CallerErr(); {
 	case gone != nil && !errors.Is(err, gone):
 		all = append(all, gone)
@@ -254,7 +264,7 @@ func (r *Record) Joined(err error) error {
 // with nil if there is none. It lets go of the request's body, and of the rest
 // when the answer has ended.
 func (r *Record) Finish(answer *Attempt) {
-	r.finished = true
+	r.finished, r.final = true, answer
 	r.releaseBody()
 	if r.deadline != nil {
 		r.deadline.Lift()
@@ -272,7 +282,7 @@ func (r *Record) Abort() {
 		return
 	}
 	r.Held().Discard()
-	if r.last != nil {
+	if r.last != nil && !r.last.race.on { // else whoever drives the race has seen to it
 		r.last.abort()
 	}
 	r.Finish(nil)
@@ -280,7 +290,14 @@ func (r *Record) Abort() {
 
 // end tells that nothing of the call is left.
 func (r *Record) end() {
-	if !r.ended.CompareAndSwap(false, true) {
+	if r.ended.CompareAndSwap(false, true) {
+		r.leave()
+	}
+}
+
+// leave ends a part of the call.
+func (r *Record) leave() {
+	if r.parts.Add(-1) != 0 {
 		return
 	}
 	if r.deadline != nil {
@@ -291,11 +308,32 @@ func (r *Record) end() {
 	}
 }
 
-// TimeoutErr returns the error of the limit set by [Record.Bound].
-func (r *Record) TimeoutErr() error { return r.boundCause }
+// InTime returns the response of the call, or the error of the limit set by [Record.Bound] if
+// that has passed just after the headers: the body is dead then.
+func (r *Record) InTime(resp *http.Response) (*http.Response, error) {
+	if !r.TimedOut() {
+		return resp, nil
+	}
+	_ = resp.Body.Close()
+	return nil, r.boundCause
+}
+
+// Ending returns why a call that failed had no further attempt.
+func (r *Record) Ending() outcome.Reason {
+	switch {
+	case r.CallerErr() != nil:
+		return outcome.Caller
+	case r.TimedOut():
+		return outcome.Deadline
+	}
+	return r.Reason
+}
 
 // Failed reports whether the last attempt did not bring what its caller wanted.
-func (r *Record) Failed() bool { return r.last == nil || !r.last.Outcome.Class.Good() }
+func (r *Record) Failed() bool {
+	a := r.Final()
+	return a == nil || !a.Outcome.Class.Good()
+}
 
 // Once makes a whole call of one attempt, for a layer that found none to join.
 func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, error)) (*http.Response, error) {

@@ -30,6 +30,8 @@ const (
 	Open
 	// ForcedOpen: somebody has opened its circuit breaker.
 	ForcedOpen
+	// Parked: it has asked to be left alone for a while.
+	Parked
 
 	// Leaving is the causes that nothing overrules. The others are opinions
 	// about the endpoint's health, which panic mode ignores.
@@ -42,7 +44,7 @@ func (r Reasons) String() string {
 	for _, c := range [...]struct {
 		bit  Reasons
 		name string
-	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}, {Open, "open"}, {ForcedOpen, "forced open"}} {
+	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}, {Open, "open"}, {ForcedOpen, "forced open"}, {Parked, "parked"}} {
 		if r&c.bit == 0 {
 			continue
 		}
@@ -86,6 +88,8 @@ type Watcher interface {
 	// Ended is told of the end of each pick that is counted, and of each at a
 	// node that has a limit.
 	Ended(counted bool)
+	// Overloaded is told of an answer of [outcome.Overload].
+	Overloaded(a outcome.Answer)
 }
 
 // Gate decides whether an attempt may go to a node that was picked: a circuit breaker.
@@ -344,8 +348,11 @@ type Pick struct {
 
 // Answered tells the observer and the gate, and counts failures.
 func (p *Pick) Answered(a outcome.Answer) {
-	if a.Class.Bad() {
+	switch {
+	case a.Class.Bad():
 		p.Node.failures.Add(1)
+	case a.Class == outcome.Overload && p.Node.watcher != nil:
+		p.Node.watcher.Overloaded(a)
 	}
 	if p.Observer != nil {
 		p.Observer.Answered(p.Token, a)

@@ -62,12 +62,17 @@ func TestRetryAfter_R11(t *testing.T) {
 			if row.date != "" {
 				h.Set("Date", row.date)
 			}
-			assert.Equal(t, row.want, RetryAfter(h, now))
+			got, _ := RetryAfter(h, now)
+			assert.Equal(t, row.want, got)
 		})
 	}
-	assert.Zero(t, RetryAfter(nil, now), "an attempt without an answer has no header")
-	assert.Zero(t, RetryAfter(http.Header{"Retry-After": {}}, now))
-	assert.Equal(t, 3*time.Second, RetryAfter(http.Header{"Retry-After": {"3", "7"}}, now), "of two headers the first")
+	for _, h := range []http.Header{nil, {"Retry-After": {}}, {"Retry-After": {"soon"}}} {
+		_, ok := RetryAfter(h, now)
+		assert.False(t, ok, "%v", h)
+	}
+	got, ok := RetryAfter(http.Header{"Retry-After": {"3", "7"}}, now)
+	assert.True(t, ok)
+	assert.Equal(t, 7*time.Second, got, "of two headers the longer")
 }
 
 // Whatever a server sends, the result is a time that can be added to another, a number
@@ -89,25 +94,25 @@ func FuzzRetryAfter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, value, date string, seconds int64) {
 		h := header("Retry-After", value, "Date", date)
-		got := RetryAfter(h, now)
+		got, _ := RetryAfter(h, now)
 		if got < 0 || got > longest {
 			t.Fatalf("%q at %q: %v", value, date, got)
 		}
 		if n, err := strconv.ParseUint(value, 10, 32); err == nil && n <= uint64(longest/time.Second) && got != time.Duration(n)*time.Second {
 			t.Fatalf("%q: %v", value, got)
 		}
-		if RetryAfter(h, now) != got {
+		if again, _ := RetryAfter(h, now); again != got {
 			t.Fatal("not the same twice")
 		}
 
 		wait := time.Duration(uint64(seconds)%uint64(longest/time.Second)) * time.Second
 		at := now.Add(wait).Format(http.TimeFormat)
-		if got := RetryAfter(header("Retry-After", at), now); got != wait {
+		if got, _ := RetryAfter(header("Retry-After", at), now); got != wait {
 			t.Fatalf("%v as a date: %v", wait, got)
 		}
 		shifted := now.Add(time.Duration(seconds%1e9) * time.Second)
 		h = header("Retry-After", shifted.Add(wait).Format(http.TimeFormat), "Date", shifted.Format(http.TimeFormat))
-		if got := RetryAfter(h, now); got != wait {
+		if got, _ := RetryAfter(h, now); got != wait {
 			t.Fatalf("%v after %v: %v", wait, shifted, got)
 		}
 	})

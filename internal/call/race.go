@@ -1,0 +1,118 @@
+package call
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// racer is what an attempt has that may run beside another one of the same call. Such an
+// attempt runs on a goroutine of its own. What it is sent with is prepared by the goroutine
+// that drives the call; what comes of it belongs to its own goroutine until that has handed
+// it over.
+type racer struct {
+	on   bool
+	lost atomic.Bool // another attempt has won
+
+	// replaces has an answer that is thrown away once this attempt is sent.
+	replaces *Attempt
+
+	// Of the goroutine that drives the call.
+	gone  outcome.Class // what it meant to the call, if the call did not wait for it
+	after time.Duration
+}
+
+// NewRacer is [Record.NewAttempt] for an attempt that may run beside others. It returns nil if
+// the request's body cannot be had again.
+func (r *Record) NewRacer(timeout time.Duration, beside *Attempt) *Attempt {
+	source := r.source
+	if source != nil && r.lastWithBody() != nil {
+		if r.getBody == nil {
+			return nil
+		}
+		var err error
+		if source, err = r.getBody(); err != nil {
+			return nil
+		}
+	}
+	a := r.NewAttempt(timeout)
+	a.race.on = true
+	a.Context, a.cancel = context.WithCancelCause(a.Context)
+	if source != nil {
+		r.give(a, source)
+	}
+	if beside == nil {
+		a.race.replaces = r.Held()
+	} else {
+		a.Beside = true
+		if beside.pick.Node != nil {
+			a.Tried = append(a.Tried[:len(a.Tried):len(a.Tried)], beside.pick.Node.Serial())
+		}
+	}
+	r.parts.Add(1)
+	return a
+}
+
+// Rewindable reports whether attempts can have bodies of their own at once.
+func (r *Record) Rewindable() bool { return r.source == nil || r.getBody != nil }
+
+// Replaced returns the attempt whose answer is still kept because this one, which has ended,
+// was not sent; nil if there is none.
+func (a *Attempt) Replaced() *Attempt { return a.race.replaces }
+
+// Keep makes a, which may be nil, the attempt whose answer is held.
+func (r *Record) Keep(a *Attempt) { r.held = a }
+
+// DiscardAside is [Attempt.Discard] on another goroutine, if that may take long.
+func (r *Record) DiscardAside(a *Attempt) {
+	if a == nil || a.Response == nil || a.ended.Load() == over {
+		return
+	}
+	r.parts.Add(1)
+	go func() {
+		defer r.leave()
+		a.Discard()
+	}()
+}
+
+// Picked reports whether a layer below has picked an endpoint for the attempt, which must have
+// been sent.
+func (a *Attempt) Picked() bool { return a.pick.Node != nil }
+
+// Supersede ends an attempt that is under way, because another one has won. Its endpoint
+// learns neither good nor bad from it.
+func (a *Attempt) Supersede() {
+	a.race.lost.Store(true)
+	a.Forget(outcome.Superseded)
+	a.cancel(errSuperseded)
+}
+
+// Forget notes that the call does not wait for an attempt that is under way, and what that
+// means to the call.
+func (a *Attempt) Forget(class outcome.Class) {
+	a.race.gone = class
+	if a.Sent() {
+		a.race.after = a.record.cfg.Clock.Now().Sub(a.start)
+	}
+}
+
+// Lost returns what an attempt meant for which the call did not wait, and
+// [outcome.Unknown] for any other.
+func (a *Attempt) Lost() outcome.Class { return a.race.gone }
+
+// LostAfter returns for how long such an attempt had been under way.
+func (a *Attempt) LostAfter() time.Duration { return a.race.after }
+
+// Leave ends the part that an attempt beside others has in its call. Its goroutine calls it
+// last.
+func (a *Attempt) Leave() { a.record.leave() }
+
+// Abandon ends an attempt beside others that a panic, or runtime.Goexit, has interrupted.
+func (a *Attempt) Abandon() {
+	if a.Failure == nil && a.Response == nil {
+		a.Failure = errGone
+	}
+	a.abort()
+}

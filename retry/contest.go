@@ -1,0 +1,219 @@
+package retry
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/internal/wait"
+)
+
+// contest drives a call whose attempts may run beside each other, two at most. Each runs on a
+// goroutine of its own; all decisions are made by the goroutine of the caller, in drive. An
+// attempt that the call no longer waits for ends on its own goroutine, which cleans up after
+// it, so that whatever it hangs in holds up nobody.
+type contest[A comparable] struct {
+	ctx   context.Context // of the call
+	clock clock.Clock
+	side[A]
+
+	results chan finished[A] // has room for all that can come at once
+	running []A
+	current A // has ended, and nothing is decided yet
+
+	mu   sync.Mutex // guards over
+	over bool
+}
+
+// side is what a contest is about: HTTP requests, or functions. All but run and drop are called
+// by the goroutine of the caller.
+type side[A comparable] interface {
+	// begin prepares an attempt, beside another one unless that is zero. It reports false if
+	// there cannot be one.
+	begin(beside A, cost int) (a A, ok bool)
+	// run makes the attempt, and blocks.
+	run(a A)
+	// ended says what follows after an attempt. It reports false if that was not made after
+	// all; then the action says only whether another one is awaited.
+	ended(a A, running bool) (action Action, made bool)
+	// due returns how much longer the attempt is to be alone, which it has been since then.
+	due(a A, since time.Time) time.Duration
+	// hedge says whether another attempt begins beside it.
+	hedge(a A) Action
+	// keep keeps an answer until another attempt is sent.
+	keep(a A)
+	// lose ends an attempt that is under way, because another one has won or the context has
+	// ended.
+	lose(a A)
+	// drop ends an attempt whose answer is of no use. It must not block.
+	drop(a A)
+	// left is told when an attempt and its goroutine have ended.
+	left(a A)
+}
+
+// finished is an attempt that has ended.
+type finished[A any] struct {
+	attempt  A
+	panicked any
+	exited   bool // by runtime.Goexit
+}
+
+// drive makes attempts until one decides the call, which it returns, or until the context ends.
+func (c *contest[A]) drive() (last A, interrupted bool) {
+	c.results = make(chan finished[A], 2)
+	defer c.end()
+
+	var none A
+	if !c.start(none, 0) {
+		return none, false
+	}
+	hedges, since := true, c.clock.Now()
+	for {
+		f, what := c.await(hedges, since)
+		switch what {
+		case ring:
+			if c.due(c.running[0], since) > 0 {
+				continue // it was sent later than it began
+			}
+			action := c.hedge(c.running[0])
+			hedges = action.Again && c.start(c.running[0], action.Cost) // otherwise never in this call
+		case interrupt:
+			return c.running[0], true
+		case result:
+			action, made := c.take(f)
+			since = c.clock.Now()
+			switch {
+			case action.Await:
+				hedges = hedges && made
+				continue
+			case !action.Again:
+				c.current = none
+				return f.attempt, false
+			case wait.Sleep(c.ctx, c.clock, action.Wait) != nil:
+				return f.attempt, true
+			}
+			if !c.start(none, action.Cost) {
+				return f.attempt, false
+			}
+			since = c.clock.Now()
+		}
+	}
+}
+
+// happening is what a contest waits for.
+type happening uint8
+
+const (
+	result    happening = iota // an attempt has ended
+	ring                       // one has been alone for long enough
+	interrupt                  // the context has ended
+)
+
+// await waits for what happens next. What has come of an attempt counts first.
+func (c *contest[A]) await(hedges bool, since time.Time) (f finished[A], what happening) {
+	var rings chan struct{}
+	if len(c.running) == 1 && hedges {
+		rings = make(chan struct{})
+		t := c.clock.AfterFunc(c.due(c.running[0], since), func() { close(rings) })
+		defer t.Stop()
+	}
+	select {
+	case f = <-c.results:
+		return f, result
+	case <-rings:
+		what = ring
+	case <-c.ctx.Done():
+		what = interrupt
+	}
+	select {
+	case f = <-c.results:
+		return f, result
+	default:
+		return f, what
+	}
+}
+
+// take asks what follows after an attempt. If that panics, or the attempt has, it is dropped.
+func (c *contest[A]) take(f finished[A]) (action Action, made bool) {
+	c.running = slices.DeleteFunc(c.running, func(a A) bool { return a == f.attempt })
+	switch {
+	case f.exited:
+		runtime.Goexit()
+	case f.panicked != nil:
+		panic(f.panicked) //nolint:forbidigo // it is the attempt's
+	}
+	c.current = f.attempt
+	action, made = c.ended(f.attempt, len(c.running) > 0)
+	if action.Again || (action.Await && made) {
+		c.keep(f.attempt)
+		var none A
+		c.current = none
+	}
+	return action, made
+}
+
+// start begins an attempt.
+func (c *contest[A]) start(beside A, cost int) bool {
+	a, ok := c.begin(beside, cost)
+	if !ok {
+		return false
+	}
+	c.running = append(c.running, a)
+	go c.launch(a)
+	return true
+}
+
+// launch makes an attempt and hands over what has come of it.
+func (c *contest[A]) launch(a A) {
+	defer c.left(a)
+	f := finished[A]{attempt: a, exited: true}
+	defer func() {
+		if f.exited { // or it has panicked
+			f.panicked = recover()
+			f.exited = f.panicked == nil
+		}
+		if !c.hand(f) && f.panicked == nil && !f.exited {
+			c.drop(a)
+		}
+	}()
+	c.run(a)
+	f.exited = false
+}
+
+// hand gives an attempt to the driver, if that still waits. The panic of one that nobody waits
+// for has nowhere to go: its caller may have its answer already.
+func (c *contest[A]) hand(f finished[A]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.results <- f
+	}
+	return !c.over
+}
+
+// end ends the attempts that are left.
+func (c *contest[A]) end() {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	for _, a := range c.running {
+		c.lose(a)
+	}
+	var none A
+	if c.current != none { // there was a panic
+		c.drop(c.current)
+	}
+	for {
+		select {
+		case f := <-c.results:
+			if f.panicked == nil && !f.exited {
+				c.drop(f.attempt)
+			}
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,300 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/internal/wait"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Do calls fn until it returns no error, or the policy of r says stop, and returns its last
+// result. Calling it says that fn may be called more than once. All calls that share a budget
+// share a [Retrier]; it is made once for each target, not for each call.
+//
+// An error is of type [*Error] and holds those of all calls of fn. Any error is repeated, except
+// one from [Permanent] and those that the policy's Classifier or RetryIf (with a nil request) has
+// another opinion on; one with a method RetryAfter() time.Duration says when fn may be called
+// again.
+//
+// The context that fn gets ends when fn has returned, if the policy has a PerAttemptTimeout or a
+// Hedge: results must not depend on it. With a Hedge, fn may be called while it runs, and the
+// result of a call that lost is dropped.
+func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, error)) (T, error) {
+	scope := call.NewScope(ctx, r.policy.MaxAttempts)
+	d := &doing[T]{Context: scope, caller: ctx, limit: &scope.Limit, retrier: r, plan: r.Begin(), fn: fn}
+	if limit := r.policy.Timeout; limit > 0 {
+		cause := call.NewTimeout(fmt.Sprintf("retry: no result within the call's time limit of %v", limit))
+		var deadline *wait.Deadline
+		d.Context, deadline = wait.NewDeadline(d.Context, r.policy.Clock, limit, cause)
+		defer deadline.End()
+		d.givesUp = r.policy.Clock.Now().Add(limit)
+	}
+	if at, ok := ctx.Deadline(); ok && (d.givesUp.IsZero() || at.Before(d.givesUp)) {
+		d.givesUp = at
+	}
+	if ctx.Err() != nil {
+		return d.interrupted()
+	}
+	return d.do()
+}
+
+// Permanent marks an error of a function as one that a repetition would not cure. Callers of
+// [Do] get err itself. What backoff.Permanent of cenkalti/backoff returns is such an error, too.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error { return e.error }
+
+// unmark takes away the mark of an error, and reports whether it had one.
+func unmark(err error) (error, bool) {
+	var mine *permanentError
+	var other *backoff.PermanentError
+	switch {
+	case errors.As(err, &mine):
+		if err == error(mine) { //nolint:errorlint // the mark itself; one inside another error stays
+			return mine.error, true
+		}
+		return err, true
+	case errors.As(err, &other):
+		if err == error(other) { //nolint:errorlint // as above
+			return other.Err, true
+		}
+		return err, true
+	}
+	return err, false
+}
+
+// doing is one call of [Do].
+type doing[T any] struct {
+	context.Context // the caller's, with the limits of the call
+
+	caller  context.Context
+	limit   *call.Limit
+	givesUp time.Time
+	retrier *Retrier
+	plan    Plan
+	fn      func(context.Context) (T, error)
+	delay   time.Duration // alone, 0 if there are no hedges
+
+	trials []*trial[T]
+	reason outcome.Reason
+}
+
+// trial is one call of the function.
+type trial[T any] struct {
+	told    Attempt // what is known of it; of the goroutine that drives the call
+	cost    int
+	cancel  context.CancelCauseFunc // nil unless it may be superseded
+	ctx     context.Context
+	started time.Time
+
+	// Of the goroutine that makes it, until it has ended.
+	value     T
+	err       error
+	permanent bool
+	timedOut  bool
+	ended     time.Time
+}
+
+var errSuperseded = errors.New("retry: another call of the function was faster")
+
+func (d *doing[T]) do() (T, error) {
+	if d.delay = d.hedgeDelay(); d.delay > 0 {
+		c := contest[*trial[T]]{ctx: d, clock: d.retrier.policy.Clock, side: d}
+		last, isInterrupted := c.drive()
+		if isInterrupted {
+			return d.interrupted()
+		}
+		return d.result(last)
+	}
+	t, _ := d.begin(nil, 0)
+	for {
+		d.run(t)
+		action, _ := d.ended(t, false)
+		if !action.Again {
+			return d.result(t)
+		}
+		if err := wait.Sleep(d, d.retrier.policy.Clock, action.Wait); err != nil {
+			d.plan.Withdrawn(action.Cost, false)
+			return d.interrupted()
+		}
+		t, _ = d.begin(nil, action.Cost)
+	}
+}
+
+func (d *doing[T]) hedgeDelay() time.Duration {
+	h := d.retrier.hedges
+	if h == nil || d.retrier.policy.MaxAttempts < 2 || markOf(d.caller)&(Once|NoHedge) != 0 {
+		return 0
+	}
+	return h.begin("", d.retrier.policy.Clock.Now())
+}
+
+// result is what the caller gets.
+func (d *doing[T]) result(t *trial[T]) (T, error) {
+	if t.err == nil {
+		return t.value, nil
+	}
+	return t.value, d.fail(nil)
+}
+
+// interrupted ends a call whose context ended while it waited.
+func (d *doing[T]) interrupted() (T, error) {
+	d.reason = outcome.Caller
+	if d.caller.Err() == nil {
+		d.reason = outcome.Deadline
+	}
+	var none T
+	return none, d.fail(context.Cause(d))
+}
+
+// fail makes the error that the caller gets.
+func (d *doing[T]) fail(cause error) error {
+	e := &Error{Reason: d.reason}
+	var all []error
+	for _, t := range d.trials {
+		e.Attempts = append(e.Attempts, t.told)
+		if t.told.Err != nil {
+			all = append(all, t.told.Err)
+		}
+	}
+	if cause != nil {
+		all = append(all, cause)
+	}
+	if gone := d.caller.Err(); gone != nil && !errors.Is(errors.Join(all...), gone) {
+		all = append(all, gone)
+	}
+	if e.Err = errors.Join(all...); len(all) == 1 {
+		e.Err = all[0]
+	}
+	return e
+}
+
+func (d *doing[T]) begin(beside *trial[T], cost int) (*trial[T], bool) {
+	t := &trial[T]{cost: cost, ctx: d, started: d.retrier.policy.Clock.Now()}
+	t.told = Attempt{Number: len(d.trials) + 1, Hedge: beside != nil}
+	if d.delay > 0 {
+		t.ctx, t.cancel = context.WithCancelCause(t.ctx)
+	}
+	d.trials = append(d.trials, t)
+	d.limit.Spend()
+	return t, true
+}
+
+func (d *doing[T]) run(t *trial[T]) {
+	ctx := t.ctx
+	if t.cancel != nil {
+		defer t.cancel(nil)
+	}
+	var deadline *wait.Deadline
+	if limit := d.retrier.policy.PerAttemptTimeout; limit > 0 {
+		ctx, deadline = wait.NewDeadline(ctx, d.retrier.policy.Clock, limit, call.ErrAttemptTimeout)
+		defer deadline.End()
+	}
+	t.value, t.err = d.fn(ctx)
+	t.timedOut = deadline != nil && !deadline.Lift() && t.err != nil
+	t.err, t.permanent = unmark(t.err)
+	t.ended = d.retrier.policy.Clock.Now()
+}
+
+func (d *doing[T]) ended(t *trial[T], running bool) (Action, bool) {
+	p := &d.retrier.policy
+	t.told.Err, t.told.Took, t.told.Outcome = t.err, t.ended.Sub(t.started), d.classify(t)
+	if h := d.retrier.hedges; h.learns() && (t.told.Outcome.Class.Good() || t.told.Outcome.Timeout) {
+		h.learnt.of("", t.ended).record(t.told.Took)
+	}
+	if p.Hooks.Attempt != nil {
+		p.Hooks.Attempt(t.told)
+	}
+	e := d.event(t.ended)
+	e.Outcome, e.Took, e.Cost, e.Running = t.told.Outcome, t.told.Took, t.cost, running
+	var later interface{ RetryAfter() time.Duration }
+	if errors.As(t.err, &later) {
+		e.Asked, e.Pushback = true, max(later.RetryAfter(), 0)
+	}
+	if p.RetryIf != nil && e.Outcome.Class != outcome.Canceled && !t.permanent {
+		if e.Verdict = Decline; p.RetryIf(Case{Attempt: t.told, Idempotent: true}) {
+			e.Verdict = Repeat
+		}
+	}
+	action := d.plan.Next(e)
+	d.reason = action.Reason
+	d.tell(t, false, action)
+	return action, true
+}
+
+func (d *doing[T]) classify(t *trial[T]) outcome.Outcome {
+	switch {
+	case t.err == nil:
+		return outcome.Outcome{Class: outcome.Success}
+	case t.permanent:
+		return outcome.Outcome{Class: outcome.Failure}
+	}
+	return d.retrier.policy.Classifier(outcome.Attempt{
+		Err: t.err, CallerErr: d.caller.Err(), NeverSent: outcome.Unsent(t.err),
+		TimedOut: t.timedOut || (d.Err() != nil && d.caller.Err() == nil),
+	})
+}
+
+// event is what the plan must know of the call.
+func (d *doing[T]) event(now time.Time) Event {
+	return Event{
+		Now: now, Idempotent: true, Replayable: true, Deadline: d.givesUp,
+		Exhausted: markOf(d.caller)&Once != 0 || !d.limit.Allows(),
+	}
+}
+
+func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
+	if told := d.retrier.policy.Hooks.Decided; told != nil {
+		told(Decision{Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action})
+	}
+}
+
+func (d *doing[T]) due(t *trial[T], since time.Time) time.Duration {
+	return d.delay - d.retrier.policy.Clock.Now().Sub(since)
+}
+
+func (d *doing[T]) hedge(t *trial[T]) Action {
+	e := d.event(d.retrier.policy.Clock.Now())
+	e.Others = true
+	action := d.plan.Hedge(e)
+	d.tell(t, true, action)
+	return action
+}
+
+func (d *doing[T]) keep(*trial[T]) {}
+
+func (d *doing[T]) lose(t *trial[T]) {
+	t.told.Took = d.retrier.policy.Clock.Now().Sub(t.started)
+	switch {
+	case d.caller.Err() != nil:
+		t.told.Outcome.Class = outcome.Canceled
+	case d.Err() != nil:
+		t.told.Outcome.Class = outcome.Failure
+	default:
+		t.told.Outcome.Class = outcome.Superseded
+		if h := d.retrier.hedges; h.learns() {
+			h.learnt.of("", t.started).record(t.told.Took)
+		}
+	}
+	t.cancel(errSuperseded)
+	if told := d.retrier.policy.Hooks.Attempt; told != nil {
+		told(t.told)
+	}
+}
+
+func (d *doing[T]) drop(*trial[T]) {}
+
+func (d *doing[T]) left(*trial[T]) {}
