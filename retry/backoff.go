@@ -84,15 +84,13 @@ func (b Backoff) new(random func() float64) backoff.BackOff {
 		return &decorrelated{Backoff: b, previous: b.Base, random: random}
 	case FullJitter, EqualJitter, Exponential:
 	}
-	bounds := &backoff.ExponentialBackOff{
+	j := &jittered{kind: b.Kind, random: random}
+	j.ExponentialBackOff = backoff.ExponentialBackOff{
 		InitialInterval: b.Base, MaxInterval: b.Max, Multiplier: b.Factor,
 		Stop: backoff.Stop, Clock: noClock{}, // no limit on the time, so no look at it
 	}
-	bounds.Reset()
-	if b.Kind == Exponential {
-		return bounds
-	}
-	return &jittered{ExponentialBackOff: bounds, equal: b.Kind == EqualJitter, random: random}
+	j.Reset()
+	return j
 }
 
 type noClock struct{}
@@ -101,17 +99,21 @@ func (noClock) Now() time.Time { return time.Time{} }
 
 // jittered puts jitter on growing bounds.
 type jittered struct {
-	*backoff.ExponentialBackOff
-	equal  bool
+	backoff.ExponentialBackOff
+	kind   Kind
 	random func() float64 // in [0,1)
 }
 
 // NextBackOff implements [backoff.BackOff].
 func (j *jittered) NextBackOff() time.Duration {
 	bound := j.ExponentialBackOff.NextBackOff()
-	if j.equal {
+	switch j.kind {
+	case Exponential:
+		return bound
+	case EqualJitter:
 		half := bound / 2
 		return half + part(bound-half, j.random())
+	case FullJitter, Decorrelated, Constant:
 	}
 	return max(part(bound, j.random()), min(minWait, bound))
 }

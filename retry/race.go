@@ -53,13 +53,12 @@ type httpSide struct {
 }
 
 func (s *httpSide) begin(beside *call.Attempt, cost int) (*call.Attempt, bool) {
-	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), beside)
+	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), cost, beside)
 	if a == nil {
 		s.plan.Withdrawn(cost, beside != nil)
 		s.record.Reason = outcome.NotReplayable
 		return nil, false
 	}
-	a.Cost = cost
 	return a, true
 }
 
@@ -77,7 +76,7 @@ func (s *httpSide) run(a *call.Attempt) {
 func (s *httpSide) ended(a *call.Attempt, running bool) (Action, bool) {
 	t := s.transport
 	if !a.Sent() {
-		s.plan.Withdrawn(a.Cost, a.Beside)
+		s.plan.Withdrawn(a.Cost(), a.Beside)
 		return Action{Await: running}, false
 	}
 	t.learn(s.record, a)

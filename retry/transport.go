@@ -119,7 +119,7 @@ func (t *Transport) roundTrip(record *call.Record) (*http.Response, error) {
 	if delay := t.hedgeDelay(record); delay > 0 {
 		return t.finish(record, t.race(record, &plan, delay))
 	}
-	return t.finish(record, t.repeat(record, &plan, t.send(record)))
+	return t.finish(record, t.repeat(record, &plan, t.send(record, 0)))
 }
 
 // ending is how the attempts of a call have ended: the one whose answer is the call's, or the
@@ -139,8 +139,8 @@ func (t *Transport) finish(record *call.Record, e ending) (*http.Response, error
 }
 
 // send makes one attempt.
-func (t *Transport) send(record *call.Record) *call.Attempt {
-	a := record.NewAttempt(t.attemptTimeout(record))
+func (t *Transport) send(record *call.Record, cost int) *call.Attempt {
+	a := record.NewAttempt(t.attemptTimeout(record), cost)
 	_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
 	return a
 }
@@ -157,7 +157,7 @@ func (t *Transport) attemptTimeout(record *call.Record) time.Duration {
 func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) ending {
 	for {
 		if !a.Sent() {
-			plan.Withdrawn(a.Cost, false)
+			plan.Withdrawn(a.Cost(), false)
 			return refused(record, a)
 		}
 		t.learn(record, a)
@@ -173,16 +173,14 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 			plan.Withdrawn(action.Cost, false)
 			return interrupted(record)
 		}
-		a = record.NewAttempt(t.attemptTimeout(record))
-		a.Cost = action.Cost
-		_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
+		a = t.send(record, action.Cost)
 	}
 }
 
 // event is what the plan must know of an attempt that has ended.
 func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 	p := &t.retrier.policy
-	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Cost}
+	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Cost()}
 	if a.Response != nil && e.Outcome.Again == outcome.No && slices.Contains(p.Statuses, a.Response.StatusCode) {
 		e.Outcome.Again = outcome.Anywhere
 	}

@@ -27,43 +27,41 @@ type Attempt struct {
 	Response *http.Response
 	Failure  error
 	Outcome  outcome.Outcome
+	// Again says that all nodes of Tried had been tried before, and Beside that the attempt is
+	// of use only at another node, because one is under way at the last of them.
+	Again, Beside bool
+	// Others says that there was another endpoint which this call has not
+	// tried, StartedOver that there was none for this attempt. Set by whoever picks.
+	Others, StartedOver bool
+	// Tried are the serials of the nodes that this attempt had better not go to.
+	Tried []uint64
 	// Took is the time from sending to the response's headers.
 	Took time.Duration
 	// Served is Took without the time that it took to open a connection: what
 	// the endpoint needed for the request itself.
 	Served time.Duration
-	// Tried are the serials of the nodes that this attempt had better not go to, Again says
-	// that all had been tried before, and Beside that the attempt is of use only at another
-	// node, because one is under way at the last of them.
-	Tried  []uint64
-	Again  bool
-	Beside bool
-	// Others says that there was another endpoint which this call has not
-	// tried, StartedOver that there was none for this attempt. Set by whoever picks.
-	Others, StartedOver bool
-	// Cost is what the attempt took out of the budget of retries.
-	Cost int
 
-	number   int
+	cost     int32
+	number   int32
 	prev     *Attempt // the one made before
 	pick     node.Pick
 	watcher  Watcher // may be nil
 	endpoint *discovery.Endpoint
-	sent     atomic.Bool // what Take and Send set before can be read by others
 	start    time.Time
 	timeout  time.Duration
 	deadline *wait.Deadline
 	cancel   context.CancelCauseFunc // nil where nobody could want it
-	stopped  atomic.Bool             // by cancel, because net/http loops
+	race     *racer                  // nil unless it may run beside others
 	trace    httptrace.ClientTrace
+	sent     atomic.Bool  // what Take and Send set before can be read by others
+	stopped  atomic.Bool  // by cancel, because net/http loops
+	wrote    atomic.Bool  // the headers, as far as the transport tells
+	ended    atomic.Int32 // see the stages below
 	wanted   atomic.Int32 // how often the transport asked for a connection
 	got      atomic.Int32 // how often it got one
 	opened   atomic.Int64 // how long the last of them took to open, in nanoseconds; below 0 it is when that began
-	wrote    atomic.Bool  // the headers, as far as the transport tells
 	body     requestBody
 	answer   responseBody
-	ended    atomic.Int32
-	race     racer
 }
 
 // The stages of the end of an attempt.
@@ -77,26 +75,34 @@ type attemptKey struct{}
 
 // NewAttempt prepares another attempt. Its request has the record's request
 // with a body of its own; timeout bounds the time to the response's headers,
-// zero means no bound.
-func (r *Record) NewAttempt(timeout time.Duration) *Attempt {
+// zero means no bound, and cost is what it took out of the budget of retries.
+func (r *Record) NewAttempt(timeout time.Duration, cost int) *Attempt {
 	a := &r.first
 	if a.record != nil {
 		a = new(Attempt)
 	}
-	a.record, a.timeout, a.prev = r, timeout, r.last
+	a.record, a.timeout, a.prev, a.cost = r, timeout, r.last, int32(cost)
 	a.Tried, a.Again = r.tried, r.again
 	if a.number = 1; a.prev != nil {
 		a.number = a.prev.number + 1
 	}
-	a.trace.GetConn = func(string) { a.wantsConn() }
-	a.trace.GotConn = func(info httptrace.GotConnInfo) { a.gotConn(!info.Reused) }
-	if r.watches {
-		a.trace.WroteHeaders = func() { a.wrote.Store(true) }
+	a.Context = r
+	if !r.untraced {
+		a.traced()
 	}
-	a.Context = httptrace.WithClientTrace(r, &a.trace)
 	a.req = *r.first.req.WithContext(a)
 	r.last = a
 	return a
+}
+
+// traced makes the attempt know what the transport does.
+func (a *Attempt) traced() {
+	a.trace.GetConn = func(string) { a.wantsConn() }
+	a.trace.GotConn = func(info httptrace.GotConnInfo) { a.gotConn(!info.Reused) }
+	if a.record.watches {
+		a.trace.WroteHeaders = func() { a.wrote.Store(true) }
+	}
+	a.Context = httptrace.WithClientTrace(a.Context, &a.trace)
 }
 
 // Joinable returns the attempt that a layer above has made and nobody has sent
@@ -145,7 +151,10 @@ func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
 func (a *Attempt) Sent() bool { return a.sent.Load() }
 
 // Number counts the attempts of the call, from 1.
-func (a *Attempt) Number() int { return a.number }
+func (a *Attempt) Number() int { return int(a.number) }
+
+// Cost returns what the attempt took out of the budget of retries.
+func (a *Attempt) Cost() int { return int(a.cost) }
 
 // Started returns when the attempt was sent.
 func (a *Attempt) Started() time.Time { return a.start }
@@ -197,7 +206,7 @@ const maxConns = 3
 func (a *Attempt) wantsConn() {
 	a.wanted.Add(1)
 	if a.record.plain { // below may be somebody who makes attempts of his own
-		a.opened.Store(-int64(a.record.cfg.Clock.Now().Sub(a.start)))
+		a.opened.Store(-int64(a.record.cfg.now().Sub(a.start)))
 	}
 	if a.got.Load() >= maxConns && a.cancel != nil {
 		a.stopped.Store(true)
@@ -219,7 +228,7 @@ func MayLoop(base http.RoundTripper, req *http.Request) bool {
 func (a *Attempt) gotConn(fresh bool) {
 	a.got.Add(1)
 	if fresh {
-		a.opened.Store(int64(a.record.cfg.Clock.Now().Sub(a.start)) + min(a.opened.Load(), 0))
+		a.opened.Store(int64(a.record.cfg.now().Sub(a.start)) + min(a.opened.Load(), 0))
 	}
 }
 
@@ -239,13 +248,13 @@ func (a *Attempt) refused(err error) {
 // held. A panic of the transport is left to [Record.Abort].
 func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	r := a.record
-	if a.race.on { // it has its body
+	if a.race != nil { // it has its body
 		a.race.replaces.Discard()
 		a.race.replaces = nil
 	} else {
 		if !r.rewind(a) {
 			a.Outcome = outcome.Outcome{Class: outcome.Refused}
-			a.told(r.cfg.Clock.Now())
+			a.told(r.cfg.now())
 			a.end(false)
 			return nil, ErrNotReplayable
 		}
@@ -260,7 +269,7 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, ErrAttemptTimeout)
 	}
 	if a.start.IsZero() { // else it was picked just now
-		a.start = r.cfg.Clock.Now()
+		a.start = r.cfg.now()
 	}
 	a.sent.Store(true)
 	a.settle(base.RoundTrip(&a.req))
@@ -274,7 +283,7 @@ func (a *Attempt) abort() {
 		_ = a.Response.Body.Close()
 	}
 	if a.pick.Node != nil && a.Outcome.Class == outcome.Unknown {
-		a.pick.Answered(outcome.Answer{Now: a.record.cfg.Clock.Now(), Class: outcome.Failure})
+		a.pick.Answered(outcome.Answer{Now: a.record.cfg.now(), Class: outcome.Failure})
 	}
 	a.end(false)
 }
@@ -283,14 +292,14 @@ func (a *Attempt) abort() {
 func (a *Attempt) settle(resp *http.Response, err error) {
 	r := a.record
 	timedOut := a.deadline != nil && !a.deadline.Lift()
-	superseded := a.race.lost.Load()
+	superseded := a.race != nil && a.race.lost.Load()
 	switch { // a context that has ended makes a body unreadable, and some transports call it "canceled"
 	case superseded:
 		err = errSuperseded
 	case timedOut:
 		err = ErrAttemptTimeout
 	case r.TimedOut():
-		err = r.boundCause
+		err = r.bound.cause
 	case a.stopped.Load():
 		err = errRewind
 	case resp == nil && err == nil: // against the contract of RoundTripper, as is both
@@ -309,7 +318,7 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 	if a.Outcome.Class == outcome.NeverSent {
 		r.limit.Unspend()
 	}
-	a.told(r.cfg.Clock.Now())
+	a.told(r.cfg.now())
 	if resp != nil {
 		a.wrap(resp)
 	} else {

@@ -52,7 +52,7 @@ func (l *Light) Value(key any) any {
 // Send sends the first attempt.
 func (l *Light) Send(next http.RoundTripper) (*http.Response, error) {
 	l.limit.Spend()
-	l.start = l.cfg.Clock.Now()
+	l.start = l.cfg.now()
 	return next.RoundTrip(&l.req)
 }
 
@@ -62,8 +62,8 @@ func (l *Light) Started() time.Time { return l.start }
 // Record makes the record of the call, whose first attempt has had this answer, or failed.
 func (l *Light) Record(resp *http.Response, err error) (*Record, *Attempt) {
 	r := New(l.caller, l.cfg)
-	r.limit = &l.limit
-	a := r.NewAttempt(0)
+	r.limit, r.untraced = &l.limit, true
+	a := r.NewAttempt(0, 0)
 	a.start = l.start
 	a.sent.Store(true)
 	r.sent.Add(1)

@@ -13,7 +13,6 @@ import (
 // that drives the call; what comes of it belongs to its own goroutine until that has handed
 // it over.
 type racer struct {
-	on   bool
 	lost atomic.Bool // another attempt has won
 
 	// replaces has an answer that is thrown away once this attempt is sent.
@@ -26,7 +25,7 @@ type racer struct {
 
 // NewRacer is [Record.NewAttempt] for an attempt that may run beside others. It returns nil if
 // the request's body cannot be had again.
-func (r *Record) NewRacer(timeout time.Duration, beside *Attempt) *Attempt {
+func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Attempt {
 	source := r.source
 	if source != nil && r.lastWithBody() != nil {
 		if r.getBody == nil {
@@ -37,8 +36,8 @@ func (r *Record) NewRacer(timeout time.Duration, beside *Attempt) *Attempt {
 			return nil
 		}
 	}
-	a := r.NewAttempt(timeout)
-	a.race.on = true
+	a := r.NewAttempt(timeout, cost)
+	a.race = new(racer)
 	a.Context, a.cancel = context.WithCancelCause(a.Context)
 	if source != nil {
 		r.give(a, source)
@@ -94,13 +93,18 @@ func (a *Attempt) Supersede() {
 func (a *Attempt) Forget(class outcome.Class) {
 	a.race.gone = class
 	if a.Sent() {
-		a.race.after = a.record.cfg.Clock.Now().Sub(a.start)
+		a.race.after = a.record.cfg.now().Sub(a.start)
 	}
 }
 
 // Lost returns what an attempt meant for which the call did not wait, and
 // [outcome.Unknown] for any other.
-func (a *Attempt) Lost() outcome.Class { return a.race.gone }
+func (a *Attempt) Lost() outcome.Class {
+	if a.race == nil {
+		return outcome.Unknown
+	}
+	return a.race.gone
+}
 
 // LostAfter returns for how long such an attempt had been under way.
 func (a *Attempt) LostAfter() time.Duration { return a.race.after }

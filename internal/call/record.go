@@ -24,11 +24,14 @@ type Config struct {
 	// Ended is told of each record once nothing of the call is left: it
 	// failed, or the body of its response has ended. May be nil.
 	Ended func(*Record)
+
+	now func() time.Time // of Clock
 }
 
 // Resolve fills in what a Config was left without.
 func (c Config) Resolve() *Config {
 	c.Clock = clock.Or(c.Clock)
+	c.now = clock.Instants(c.Clock)
 	if c.Classify == nil {
 		c.Classify = outcome.Classify
 	}
@@ -51,25 +54,31 @@ type Record struct {
 	// Reason is why no further attempt was made.
 	Reason outcome.Reason
 
-	tried      []uint64     // the serials of the nodes that were picked and failed
-	again      bool         // all endpoints have been tried, and another round has begun
-	sent       atomic.Int32 // attempts handed to a transport
-	limit      *Limit
-	held       *Attempt // has an answer that is thrown away once the next attempt is sent
-	last       *Attempt
-	final      *Attempt // has decided how the call went
-	deadline   *wait.Deadline
-	boundCause error
-	boundAt    time.Time
-	finished   bool
-	plain      bool // see Config.Plain
-	watches    bool // see WatchHeaders
-	ended      atomic.Bool
-	parts      atomic.Int32 // the call, and the attempts that run beside each other
+	tried    []uint64 // the serials of the nodes that were picked and failed
+	again    bool     // all endpoints have been tried, and another round has begun
+	plain    bool     // see Config.Plain
+	watches  bool     // see WatchHeaders
+	untraced bool     // nobody needs to know what the transport does
+	finished bool
+	ended    atomic.Bool
+	sent     atomic.Int32 // attempts handed to a transport
+	parts    atomic.Int32 // the call, and the attempts that run beside each other
+	limit    *Limit
+	held     *Attempt // has an answer that is thrown away once the next attempt is sent
+	last     *Attempt
+	final    *Attempt // has decided how the call went
+	bound    *bound   // nil if there is none
 
 	triedSpace [4]uint64
 	limitSpace Limit
 	first      Attempt
+}
+
+// bound is the time limit of the whole call.
+type bound struct {
+	deadline *wait.Deadline
+	at       time.Time
+	cause    error
 }
 
 type recordKey struct{}
@@ -148,7 +157,10 @@ func (r *Record) CallerErr() error {
 // GivesUp returns when the caller or the call's own limit will end it; zero is
 // never. The caller's deadline is compared with the call's clock as it is.
 func (r *Record) GivesUp() time.Time {
-	at := r.boundAt
+	var at time.Time
+	if r.bound != nil {
+		at = r.bound.at
+	}
 	if d, ok := r.caller.Context().Deadline(); ok && (at.IsZero() || d.Before(at)) {
 		at = d
 	}
@@ -199,12 +211,12 @@ func (r *Record) WatchHeaders() { r.watches = true }
 // Bound puts a limit on the time until the response's headers. It must be
 // called before the first attempt.
 func (r *Record) Bound(d time.Duration, cause error) {
-	r.boundCause, r.boundAt = cause, r.cfg.Clock.Now().Add(d)
-	r.Context, r.deadline = wait.NewDeadline(r.Context, r.cfg.Clock, d, cause)
+	r.bound = &bound{at: r.cfg.Clock.Now().Add(d), cause: cause}
+	r.Context, r.bound.deadline = wait.NewDeadline(r.Context, r.cfg.Clock, d, cause)
 }
 
 // TimedOut reports whether the limit of [Record.Bound] has passed.
-func (r *Record) TimedOut() bool { return r.deadline != nil && r.deadline.Passed() }
+func (r *Record) TimedOut() bool { return r.bound != nil && r.bound.deadline.Passed() }
 
 // LimitAttempts bounds the attempts of this call together with those of calls
 // made inside it, unless a call around it has set a bound already. Attempts that
@@ -266,8 +278,8 @@ func (r *Record) Joined(err error) error {
 func (r *Record) Finish(answer *Attempt) {
 	r.finished, r.final = true, answer
 	r.releaseBody()
-	if r.deadline != nil {
-		r.deadline.Lift()
+	if r.bound != nil {
+		r.bound.deadline.Lift()
 	}
 	if answer == nil || answer.Response == nil || answer.final() {
 		r.end()
@@ -282,7 +294,7 @@ func (r *Record) Abort() {
 		return
 	}
 	r.Held().Discard()
-	if r.last != nil && !r.last.race.on { // else whoever drives the race has seen to it
+	if r.last != nil && r.last.race == nil { // else whoever drives the race has seen to it
 		r.last.abort()
 	}
 	r.Finish(nil)
@@ -300,8 +312,8 @@ func (r *Record) leave() {
 	if r.parts.Add(-1) != 0 {
 		return
 	}
-	if r.deadline != nil {
-		r.deadline.End()
+	if r.bound != nil {
+		r.bound.deadline.End()
 	}
 	if r.cfg.Ended != nil {
 		r.cfg.Ended(r)
@@ -315,7 +327,7 @@ func (r *Record) InTime(resp *http.Response) (*http.Response, error) {
 		return resp, nil
 	}
 	_ = resp.Body.Close()
-	return nil, r.boundCause
+	return nil, r.bound.cause
 }
 
 // Ending returns why a call that failed had no further attempt.
@@ -344,7 +356,7 @@ func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, e
 	r := New(req, cfg)
 	r.plain = cfg.Plain
 	defer r.Abort()
-	a := r.NewAttempt(0)
+	a := r.NewAttempt(0, 0)
 	resp, err := send(a)
 	r.Finish(a)
 	return resp, err
