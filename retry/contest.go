@@ -22,7 +22,7 @@ type contest[A comparable] struct {
 
 	results chan finished[A] // has room for all that can come at once
 	running []A
-	current A // has ended, and nothing is decided yet
+	current A // has ended, and is the caller's only when drive returns
 
 	mu   sync.Mutex // guards over
 	over bool
@@ -36,18 +36,25 @@ type side[A comparable] interface {
 	begin(beside A, cost int) (a A, ok bool)
 	// run makes the attempt, and blocks.
 	run(a A)
-	// ended says what follows after an attempt. It reports false if that was not made after
-	// all; then the action says only whether another one is awaited.
-	ended(a A, running bool) (action Action, made bool)
+	// ended says what follows after an attempt, and which one decides the call if none does: this
+	// one, or if it was not made after all, perhaps the one that ended before. running says
+	// that another one is under way.
+	ended(a A, running bool) (action Action, last A)
 	// due returns how much longer the attempt is to be alone, which it has been since then.
 	due(a A, since time.Time) time.Duration
 	// hedge says whether another attempt begins beside it.
 	hedge(a A) Action
 	// keep keeps an answer until another attempt is sent.
 	keep(a A)
+	// unmade is told that an attempt is not begun after all, for which something was paid.
+	unmade(cost int)
+	// waits reports whether the attempt has not been sent, so that the end of the context ends
+	// it.
+	waits(a A) bool
 	// lose ends an attempt that is under way, because another one has won or the context has
-	// ended.
+	// ended, and lost tells that.
 	lose(a A)
+	lost(a A)
 	// drop ends an attempt whose answer is of no use. It must not block.
 	drop(a A)
 	// left is told when an attempt and its goroutine have ended.
@@ -64,7 +71,8 @@ type finished[A any] struct {
 // drive makes attempts until one decides the call, which it returns, or until the context ends.
 func (c *contest[A]) drive() (last A, interrupted bool) {
 	c.results = make(chan finished[A], 2)
-	defer c.end()
+	decided := false
+	defer func() { c.end(decided) }()
 
 	var none A
 	if !c.start(none, 0) {
@@ -81,22 +89,23 @@ func (c *contest[A]) drive() (last A, interrupted bool) {
 			action := c.hedge(c.running[0])
 			hedges = action.Again && c.start(c.running[0], action.Cost) // otherwise never in this call
 		case interrupt:
-			return c.running[0], true
+			return none, true
 		case result:
-			action, made := c.take(f)
+			action, last := c.take(f)
 			since = c.clock.Now()
 			switch {
 			case action.Await:
-				hedges = hedges && made
+				hedges = hedges && last == f.attempt
 				continue
 			case !action.Again:
-				c.current = none
-				return f.attempt, false
+				c.current, decided = last, true
+				return last, false
 			case wait.Sleep(c.ctx, c.clock, action.Wait) != nil:
-				return f.attempt, true
+				c.unmade(action.Cost)
+				return none, true
 			}
 			if !c.start(none, action.Cost) {
-				return f.attempt, false
+				return last, false
 			}
 			since = c.clock.Now()
 		}
@@ -127,6 +136,9 @@ func (c *contest[A]) await(hedges bool, since time.Time) (f finished[A], what ha
 		what = ring
 	case <-c.ctx.Done():
 		what = interrupt
+		if len(c.running) == 1 && c.waits(c.running[0]) {
+			return <-c.results, result // it knows what it has been waiting for
+		}
 	}
 	select {
 	case f = <-c.results:
@@ -137,7 +149,7 @@ func (c *contest[A]) await(hedges bool, since time.Time) (f finished[A], what ha
 }
 
 // take asks what follows after an attempt. If that panics, or the attempt has, it is dropped.
-func (c *contest[A]) take(f finished[A]) (action Action, made bool) {
+func (c *contest[A]) take(f finished[A]) (action Action, last A) {
 	c.running = slices.DeleteFunc(c.running, func(a A) bool { return a == f.attempt })
 	switch {
 	case f.exited:
@@ -146,13 +158,12 @@ func (c *contest[A]) take(f finished[A]) (action Action, made bool) {
 		panic(f.panicked) //nolint:forbidigo // it is the attempt's
 	}
 	c.current = f.attempt
-	action, made = c.ended(f.attempt, len(c.running) > 0)
-	if action.Again || (action.Await && made) {
-		c.keep(f.attempt)
-		var none A
-		c.current = none
+	action, last = c.ended(f.attempt, len(c.running) > 0)
+	var none A
+	if c.current = none; last != none && (action.Again || action.Await) {
+		c.keep(last)
 	}
-	return action, made
+	return action, last
 }
 
 // start begins an attempt.
@@ -194,18 +205,31 @@ func (c *contest[A]) hand(f finished[A]) bool {
 	return !c.over
 }
 
-// end ends the attempts that are left.
-func (c *contest[A]) end() {
+// end ends the attempts that are left. decided says that the current one is the caller's, unless
+// a callback panics.
+func (c *contest[A]) end(decided bool) {
+	told := false
+	defer func() {
+		var none A
+		if c.current != none && !(decided && told) {
+			c.drop(c.current)
+		}
+	}()
 	c.mu.Lock()
 	c.over = true
 	c.mu.Unlock()
 	for _, a := range c.running {
 		c.lose(a)
 	}
-	var none A
-	if c.current != none { // there was a panic
-		c.drop(c.current)
+	c.dropResults()
+	for _, a := range c.running {
+		c.lost(a)
 	}
+	told = true
+}
+
+// dropResults drops what has come of attempts that nobody waits for.
+func (c *contest[A]) dropResults() {
 	for {
 		select {
 		case f := <-c.results:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -57,23 +58,36 @@ type permanentError struct{ error }
 
 func (e *permanentError) Unwrap() error { return e.error }
 
-// unmark takes away the mark of an error, and reports whether it had one.
+// unmark takes away the marks of an error, and reports whether it has one. Those inside other
+// errors stay.
 func unmark(err error) (error, bool) {
-	var mine *permanentError
-	var other *backoff.PermanentError
-	switch {
-	case errors.As(err, &mine):
-		if err == error(mine) { //nolint:errorlint // the mark itself; one inside another error stays
-			return mine.error, true
+	permanent := isPermanent(err)
+	for {
+		switch e := err.(type) { //nolint:errorlint // the mark itself, not one inside an error
+		case *permanentError:
+			err = e.error
+		case *backoff.PermanentError:
+			err = e.Err
+		default:
+			return err, permanent
 		}
-		return err, true
-	case errors.As(err, &other):
-		if err == error(other) { //nolint:errorlint // as above
-			return other.Err, true
-		}
-		return err, true
 	}
-	return err, false
+}
+
+// isPermanent is what errors.As would tell, but for the errors of calls of [Do] inside this
+// one: their marks were for them.
+func isPermanent(err error) bool {
+	switch e := err.(type) { //nolint:errorlint // each error of the tree
+	case *permanentError, *backoff.PermanentError:
+		return true
+	case *Error:
+		return false
+	case interface{ Unwrap() error }:
+		return isPermanent(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), isPermanent)
+	}
+	return false
 }
 
 // doing is one call of [Do].
@@ -173,8 +187,11 @@ func (d *doing[T]) fail(cause error) error {
 	if cause != nil {
 		all = append(all, cause)
 	}
-	if gone := d.caller.Err(); gone != nil && !errors.Is(errors.Join(all...), gone) {
+	switch gone, so := d.caller.Err(), errors.Join(all...); {
+	case gone != nil && !errors.Is(so, gone):
 		all = append(all, gone)
+	case d.reason == outcome.Deadline && !errors.Is(so, context.DeadlineExceeded):
+		all = append(all, call.ErrNoTime)
 	}
 	if e.Err = errors.Join(all...); len(all) == 1 {
 		e.Err = all[0]
@@ -209,15 +226,13 @@ func (d *doing[T]) run(t *trial[T]) {
 	t.ended = d.retrier.policy.Clock.Now()
 }
 
-func (d *doing[T]) ended(t *trial[T], running bool) (Action, bool) {
+func (d *doing[T]) ended(t *trial[T], running bool) (Action, *trial[T]) {
 	p := &d.retrier.policy
 	t.told.Err, t.told.Took, t.told.Outcome = t.err, t.ended.Sub(t.started), d.classify(t)
 	if h := d.retrier.hedges; h.learns() && (t.told.Outcome.Class.Good() || t.told.Outcome.Timeout) {
 		h.learnt.of("", t.ended).record(t.told.Took)
 	}
-	if p.Hooks.Attempt != nil {
-		p.Hooks.Attempt(t.told)
-	}
+	d.tellAttempt(t)
 	e := d.event(t.ended)
 	e.Outcome, e.Took, e.Cost, e.Running = t.told.Outcome, t.told.Took, t.cost, running
 	var later interface{ RetryAfter() time.Duration }
@@ -232,7 +247,7 @@ func (d *doing[T]) ended(t *trial[T], running bool) (Action, bool) {
 	action := d.plan.Next(e)
 	d.reason = action.Reason
 	d.tell(t, false, action)
-	return action, true
+	return action, t
 }
 
 func (d *doing[T]) classify(t *trial[T]) outcome.Outcome {
@@ -253,6 +268,12 @@ func (d *doing[T]) event(now time.Time) Event {
 	return Event{
 		Now: now, Idempotent: true, Replayable: true, Deadline: d.givesUp,
 		Exhausted: markOf(d.caller)&Once != 0 || !d.limit.Allows(),
+	}
+}
+
+func (d *doing[T]) tellAttempt(t *trial[T]) {
+	if told := d.retrier.policy.Hooks.Attempt; told != nil {
+		told(t.told)
 	}
 }
 
@@ -290,10 +311,13 @@ func (d *doing[T]) lose(t *trial[T]) {
 		}
 	}
 	t.cancel(errSuperseded)
-	if told := d.retrier.policy.Hooks.Attempt; told != nil {
-		told(t.told)
-	}
 }
+
+func (d *doing[T]) lost(t *trial[T]) { d.tellAttempt(t) }
+
+func (d *doing[T]) unmade(cost int) { d.plan.Withdrawn(cost, false) }
+
+func (d *doing[T]) waits(*trial[T]) bool { return false }
 
 func (d *doing[T]) drop(*trial[T]) {}
 

@@ -83,7 +83,9 @@ type Info struct {
 }
 
 // InfoOf tells how the call went that brought a response, whatever its status. It reports
-// false for responses that do not come through a [Transport].
+// false for responses that do not come through a [Transport]. Of a first attempt that a
+// Transport of this package has made because nothing needed to be watched (no body, no time limit,
+// no hook), connections are not counted, and how long it took is known only if it has failed.
 func InfoOf(resp *http.Response) (Info, bool) {
 	if resp == nil || resp.Request == nil {
 		return Info{}, false
@@ -92,11 +94,15 @@ func InfoOf(resp *http.Response) (Info, bool) {
 	if a := call.FromAttempt(ctx); a != nil {
 		return infoOf(a.Record()), true
 	}
-	if call.IsLight(ctx) {
-		only := Attempt{Number: 1, Outcome: outcome.Outcome{Class: outcome.Success}, StatusCode: resp.StatusCode}
-		return Info{Attempts: []Attempt{only}}, true
+	light, became := call.LightOf(ctx)
+	switch {
+	case light == nil:
+		return Info{}, false
+	case became != nil:
+		return infoOf(became), true
 	}
-	return Info{}, false
+	only := Attempt{Number: 1, Outcome: outcome.Outcome{Class: outcome.Success}, StatusCode: resp.StatusCode}
+	return Info{Attempts: []Attempt{only}}, true
 }
 
 func infoOf(r *call.Record) Info { return Info{Attempts: AttemptsOf(r), Reason: r.Reason} }

@@ -127,6 +127,17 @@ func (r *Retrier) Begin() Plan {
 // Next takes how an attempt has ended and says what follows.
 func (p *Plan) Next(e Event) Action {
 	p.note(e)
+	return p.decide(e)
+}
+
+// Reconsider is Next for an attempt that it has been told of when another one was under way,
+// which was not made after all.
+func (p *Plan) Reconsider(e Event) Action {
+	e.Running = false
+	return p.decide(e)
+}
+
+func (p *Plan) decide(e Event) Action {
 	if e.Verdict == Repeat {
 		e.Outcome.Again, e.Idempotent = max(e.Outcome.Again, outcome.Anywhere), true
 	}

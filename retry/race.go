@@ -32,7 +32,10 @@ func (t *Transport) race(record *call.Record, plan *Plan, delay time.Duration) e
 	case a == nil:
 		return ending{err: call.ErrNotReplayable}
 	case !a.Sent():
-		record.Keep(a.Replaced())
+		if held == nil {
+			held = a.Replaced()
+		}
+		record.Keep(held)
 		return refused(record, a)
 	case a.Failure != nil && held != nil && held.Failure == nil:
 		return ending{attempt: held} // an answer is better than none
@@ -50,13 +53,18 @@ type httpSide struct {
 	record    *call.Record
 	plan      *Plan
 	delay     time.Duration
+
+	awaited  *call.Attempt // has ended while another one was under way
+	about    Event         // awaited
+	noOthers bool          // all endpoints were tried
 }
 
 func (s *httpSide) begin(beside *call.Attempt, cost int) (*call.Attempt, bool) {
 	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), cost, beside)
 	if a == nil {
-		s.plan.Withdrawn(cost, beside != nil)
-		s.record.Reason = outcome.NotReplayable
+		if s.plan.Withdrawn(cost, beside != nil); beside == nil {
+			s.record.Reason = outcome.NotReplayable
+		}
 		return nil, false
 	}
 	return a, true
@@ -73,20 +81,42 @@ func (s *httpSide) run(a *call.Attempt) {
 	done = true
 }
 
-func (s *httpSide) ended(a *call.Attempt, running bool) (Action, bool) {
-	t := s.transport
+func (s *httpSide) ended(a *call.Attempt, running bool) (Action, *call.Attempt) {
 	if !a.Sent() {
-		s.plan.Withdrawn(a.Cost(), a.Beside)
-		return Action{Await: running}, false
+		return s.notMade(a, running)
 	}
+	t := s.transport
 	t.learn(s.record, a)
 	t.retrier.policy.Hooks.tellAttempt(a)
 	e := t.event(s.record, a)
-	e.Running = running
-	action := s.plan.Next(e)
+	s.noOthers = s.noOthers || !a.Others
+	e.Running, e.Others = running, e.Others && !s.noOthers
+	return s.decided(a, e, s.plan.Next(e)), a
+}
+
+// notMade says what follows after an attempt that a layer below has refused. If another one has
+// been waiting for what comes of it, that decides.
+func (s *httpSide) notMade(a *call.Attempt, running bool) (Action, *call.Attempt) {
+	s.plan.Withdrawn(a.Cost(), a.Beside)
+	switch {
+	case running:
+		return Action{Await: true}, nil
+	case s.awaited == nil || a.Outcome.Class == outcome.Canceled:
+		return Action{}, a
+	}
+	e := s.about
+	e.Now, e.Running = s.record.Clock().Now(), false
+	return s.decided(s.awaited, e, s.plan.Reconsider(e)), s.awaited
+}
+
+// decided notes what was decided after an attempt, and tells it.
+func (s *httpSide) decided(a *call.Attempt, e Event, action Action) Action {
 	s.record.Reason = action.Reason
-	t.retrier.policy.Hooks.tellDecided(a, false, action)
-	return action, true
+	if s.awaited = nil; action.Await {
+		s.awaited, s.about = a, e
+	}
+	s.transport.retrier.policy.Hooks.tellDecided(a, false, action)
+	return action
 }
 
 func (s *httpSide) due(a *call.Attempt, since time.Time) time.Duration {
@@ -102,14 +132,19 @@ func (s *httpSide) due(a *call.Attempt, since time.Time) time.Duration {
 func (s *httpSide) hedge(a *call.Attempt) Action {
 	e := Event{Now: s.record.Clock().Now()}
 	s.transport.complete(s.record, a, &e)
-	e.Others = e.Others || !a.Picked() // what is below may be anything
+	e.Others = (e.Others && !s.noOthers) || !a.Picked() // what is below may be anything
 	action := s.plan.Hedge(e)
 	s.transport.retrier.policy.Hooks.tellDecided(a, true, action)
 	return action
 }
 
 func (s *httpSide) keep(a *call.Attempt) {
-	s.record.DiscardAside(s.record.Held())
+	held := s.record.Held()
+	if held == a {
+		s.record.Keep(a)
+		return
+	}
+	s.record.DiscardAside(held)
 	s.record.Hold(a)
 }
 
@@ -125,9 +160,19 @@ func (s *httpSide) lose(a *call.Attempt) {
 			h.learnt.of(s.record.CallerRequest().Method, a.Started()).record(a.LostAfter())
 		}
 	}
-	s.transport.retrier.policy.Hooks.tellAttempt(a)
 }
 
-func (s *httpSide) drop(a *call.Attempt) { s.record.DiscardAside(a) }
+func (s *httpSide) lost(a *call.Attempt) { s.transport.retrier.policy.Hooks.tellAttempt(a) }
+
+func (s *httpSide) unmade(cost int) { s.plan.Withdrawn(cost, false) }
+
+func (s *httpSide) waits(a *call.Attempt) bool { return !a.Sent() }
+
+func (s *httpSide) drop(a *call.Attempt) {
+	s.record.DiscardAside(a)
+	if !a.Sent() {
+		s.record.DiscardAside(a.Replaced())
+	}
+}
 
 func (s *httpSide) left(a *call.Attempt) { a.Leave() }

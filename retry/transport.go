@@ -91,14 +91,15 @@ func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 	light := call.NewLight(req, t.cfg, t.retrier.policy.MaxAttempts)
 	plan := t.retrier.Begin()
 	resp, err := light.Send(t.next)
+	var o outcome.Outcome
 	if resp != nil && err == nil {
-		o := t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
-		if o.Class == outcome.Success && o.Again == outcome.No {
+		o = t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
+		if o.Class == outcome.Success && o.Again == outcome.No && !slices.Contains(t.retrier.policy.Statuses, resp.StatusCode) {
 			t.retrier.account.Report(0, o)
-			return resp, nil
+			return light.Answer(resp), nil
 		}
 	}
-	record, a := light.Record(resp, err)
+	record, a := light.Record(resp, err, o)
 	defer record.Abort()
 	resp, err = t.finish(record, t.repeat(record, &plan, a))
 	return resp, t.wrap(record, err)

@@ -239,7 +239,7 @@ func (a *Attempt) refused(err error) {
 	if a.record.CallerErr() != nil {
 		a.Outcome.Class = outcome.Canceled
 	}
-	a.body.detach() // if it has one: nobody will read it
+	a.body.abandon()
 }
 
 // Send hands the request to a transport and settles the attempt: its outcome is
@@ -278,7 +278,7 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 
 // abort ends an attempt that a panic has interrupted.
 func (a *Attempt) abort() {
-	a.body.detach() // nobody will close it
+	a.body.abandon() // nobody will close it
 	if a.Response != nil {
 		_ = a.Response.Body.Close()
 	}
@@ -310,9 +310,10 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		resp = nil
 	}
 	a.Response, a.Failure = resp, err
-	if superseded && r.CallerErr() == nil {
+	switch {
+	case superseded && r.CallerErr() == nil:
 		a.Outcome = outcome.Outcome{Class: outcome.Superseded}
-	} else {
+	case a.Outcome.Class == outcome.Unknown: // or it was light
 		a.Outcome = a.classify(timedOut)
 	}
 	if a.Outcome.Class == outcome.NeverSent {

@@ -181,15 +181,30 @@ func (r *Record) lastWithBody() *Attempt {
 	return a
 }
 
+// detachAll sees to it that the body of no attempt is read any more, and reports whether it
+// could: one that is in the middle of a Read is waited for, but not long.
+func (r *Record) detachAll() bool {
+	for a := r.last; a != nil; a = a.prev {
+		if a.body.source != nil && !r.detach(&a.body) {
+			return false
+		}
+	}
+	return true
+}
+
+// detach does that for one body.
+func (r *Record) detach(b *requestBody) bool {
+	busy := b.detach()
+	return busy == nil || (wait.SleepOr(r, r.cfg.Clock, rewindWait, busy) == nil && !b.busy())
+}
+
 // takeBack makes r.source the body of the next attempt.
 func (r *Record) takeBack(b *requestBody) bool {
 	if r.getBody == nil && !b.untouched() && !r.spooled() {
 		return false
 	}
-	if busy := b.detach(); busy != nil {
-		if wait.SleepOr(r, r.cfg.Clock, rewindWait, busy) != nil || b.busy() {
-			return false
-		}
+	if !r.detach(b) {
+		return false
 	}
 	if r.getBody == nil {
 		return b.handOver(r.spool != nil && r.spool.rewind())
@@ -201,6 +216,14 @@ func (r *Record) takeBack(b *requestBody) bool {
 	b.release()
 	r.source = next
 	return true
+}
+
+// abandon is detach for a body that was never given to a transport, or that nobody will read.
+func (b *requestBody) abandon() {
+	if b.source != nil {
+		b.detach()
+		_ = b.closeIfDone() // nobody is left who could be told
+	}
 }
 
 func (b *requestBody) busy() bool {

@@ -8,10 +8,9 @@ import (
 )
 
 var (
-	errNoTime     error = &timeoutError{"evenkeel: no time was left for another attempt"}
-	errSuperseded       = errors.New("evenkeel: another attempt of the same call was faster")
-	errGone             = errors.New("evenkeel: the goroutine of the attempt was ended by runtime.Goexit")
-	errNoAnswer         = errors.New("evenkeel: the transport returned neither a response nor an error")
+	errSuperseded = errors.New("evenkeel: another attempt of the same call was faster")
+	errGone       = errors.New("evenkeel: the goroutine of the attempt was ended by runtime.Goexit")
+	errNoAnswer   = errors.New("evenkeel: the transport returned neither a response nor an error")
 )
 
 // ErrNotReplayable is the answer to an attempt for which there is no body.
@@ -19,6 +18,9 @@ var ErrNotReplayable error = &refusal{outcome.NotReplayable, "evenkeel: the requ
 
 // ErrAttemptTimeout ends an attempt whose time is over.
 var ErrAttemptTimeout error = &timeoutError{"evenkeel: the attempt took longer than its time limit"}
+
+// ErrNoTime says that a call ended because its next attempt could not be in time.
+var ErrNoTime error = &timeoutError{"evenkeel: no time was left for another attempt"}
 
 // timeoutError is a context.DeadlineExceeded with a better text.
 type timeoutError struct{ text string }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // Light is a call of which nothing needs to be watched, in its first attempt: it has no body,
@@ -16,6 +18,7 @@ type Light struct {
 	cfg    *Config
 	limit  Limit
 	start  time.Time
+	became *Record // if the first attempt was not good
 	req    http.Request
 }
 
@@ -56,25 +59,40 @@ func (l *Light) Send(next http.RoundTripper) (*http.Response, error) {
 	return next.RoundTrip(&l.req)
 }
 
-// Started returns when the attempt was sent.
-func (l *Light) Started() time.Time { return l.start }
+// Answer completes the answer of a good first attempt, which nobody else looks at.
+func (l *Light) Answer(resp *http.Response) *http.Response {
+	if resp.Request == nil {
+		resp.Request = &l.req
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody // against the contract of RoundTripper, but harmless
+	}
+	return resp
+}
 
-// Record makes the record of the call, whose first attempt has had this answer, or failed.
-func (l *Light) Record(resp *http.Response, err error) (*Record, *Attempt) {
+// Record makes the record of the call, whose first attempt has had this answer, or failed. What
+// it meant is o, if that is known.
+func (l *Light) Record(resp *http.Response, err error, o outcome.Outcome) (*Record, *Attempt) {
 	r := New(l.caller, l.cfg)
 	r.limit, r.untraced = &l.limit, true
 	a := r.NewAttempt(0, 0)
 	a.start = l.start
 	a.sent.Store(true)
 	r.sent.Add(1)
+	a.Outcome = o
+	l.became = r
 	a.settle(resp, err)
 	return r, a
 }
 
-// IsLight reports whether the context is that of a light call, and of no other inside it.
-func IsLight(ctx context.Context) bool {
-	_, ok := ctx.Value(lightKey{}).(*Light)
-	return ok
+// LightOf returns the light call of the context, nil if it is that of another call, and what
+// became of it, nil if its first attempt was good.
+func LightOf(ctx context.Context) (*Light, *Record) {
+	l, _ := ctx.Value(lightKey{}).(*Light)
+	if l == nil {
+		return nil, nil
+	}
+	return l, l.became
 }
 
 // limitOf returns the bound of the call that the context belongs to, or nil.

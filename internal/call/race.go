@@ -23,12 +23,12 @@ type racer struct {
 	after time.Duration
 }
 
-// NewRacer is [Record.NewAttempt] for an attempt that may run beside others. It returns nil if
-// the request's body cannot be had again.
+// NewRacer is [Record.NewAttempt] for an attempt that may run beside others, which takes a body
+// that is [Record.Rewindable]. It returns nil if the body cannot be had again.
 func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Attempt {
 	source := r.source
 	if source != nil && r.lastWithBody() != nil {
-		if r.getBody == nil {
+		if beside == nil && !r.detachAll() {
 			return nil
 		}
 		var err error
@@ -118,5 +118,6 @@ func (a *Attempt) Abandon() {
 	if a.Failure == nil && a.Response == nil {
 		a.Failure = errGone
 	}
+	a.race.replaces.Discard()
 	a.abort()
 }

@@ -264,7 +264,7 @@ func (r *Record) Joined(err error) error {
 	case gone != nil && !errors.Is(err, gone):
 		all = append(all, gone)
 	case r.Reason == outcome.Deadline && !errors.Is(err, context.DeadlineExceeded):
-		all = append(all, errNoTime)
+		all = append(all, ErrNoTime)
 	}
 	if len(all) == 1 {
 		return all[0]
