@@ -47,6 +47,8 @@
 //	retry                3 attempts; full jitter from 50ms to 2s at the same endpoint
 //	retry quota          500 tokens; 5 per retry, 10 after a timeout; +1 per success
 //	free moves           2 per call, after a refused connection
+//	Retry-After          heard up to 10s; the endpoint is left alone for up to 5m
+//	hedging              none: WithRetry, retry.Policy.Hedge
 //	zones, routes        none: WithRules
 //	limit per endpoint   none: WithRules
 //	target's breaker     none: WithTargetBreaker
@@ -60,6 +62,6 @@
 // # Errors
 //
 // A response is returned with a nil error, also the last one of a call that
-// failed; [InfoOf] tells how many attempts it took. Without a response there is an
-// [*Error], which says why and holds all causes.
+// failed; [InfoOf] tells which attempts it took. Without a response there is an
+// [*Error], which says why, tells of each attempt, and holds all causes.
 package evenkeel
