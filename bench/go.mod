@@ -5,6 +5,7 @@ go 1.25
 replace github.com/evenkeel-go/evenkeel => ../
 
 require (
+	github.com/PuerkitoBio/rehttp v1.4.0
 	github.com/bufbuild/httplb v0.3.0
 	github.com/buraksezer/consistent v0.10.0
 	github.com/cespare/xxhash/v2 v2.3.0

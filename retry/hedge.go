@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -72,7 +73,7 @@ func newHedger(h *Hedge, before *hedger) *hedger {
 	}
 	next := &hedger{Hedge: h.withDefaults()}
 	if next.Budget > 0 {
-		next.perCall, next.saved = int64(next.Budget*perToken), new(bucket)
+		next.perCall, next.saved = int64(math.Round(next.Budget*perToken)), new(bucket)
 	}
 	if before != nil && before.saved != nil && next.saved != nil {
 		next.saved = before.saved

@@ -26,7 +26,7 @@ const (
 	defaultPerCall  = 0.2
 	defaultReserve  = 10
 	defaultRatioMax = 100
-	perToken        = 1 << 20 // the bucket holds fractions
+	perToken        = 1_000_000 // the bucket holds fractions
 )
 
 func (r Ratio) withDefaults() Ratio {
@@ -51,7 +51,7 @@ func (r Ratio) NewAccount(previous Account) (Account, error) {
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	account := &ratioAccount{perCall: int64(d.PerCall * perToken), size: int64(d.Max) * perToken}
+	account := &ratioAccount{perCall: int64(math.Round(d.PerCall * perToken)), size: int64(d.Max) * perToken}
 	if before, ok := previous.(*ratioAccount); ok {
 		account.bucket = before.bucket
 	} else {

@@ -43,7 +43,7 @@ func (t Throttle) NewAccount(previous Account) (Account, error) {
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	account := &throttleAccount{ratio: int64(d.Ratio * perToken), size: int64(d.MaxTokens) * perToken}
+	account := &throttleAccount{ratio: int64(math.Round(d.Ratio * perToken)), size: int64(d.MaxTokens) * perToken}
 	if before, ok := previous.(*throttleAccount); ok {
 		account.bucket = before.bucket
 	} else {
