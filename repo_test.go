@@ -78,7 +78,8 @@ var thirdParty = []string{
 // reason, those of the root without a directory. They are never written to. Errors, unexported [...]string{...} tables,
 // and assertions such as `var _ Interface = T{}` need no entry.
 var variables = map[string]string{
-	"clock.System": "a value without state, the default of every Clock field",
+	"clock.System":           "a value without state, the default of every Clock field",
+	"internal/call.traceKey": "a key of net/http's, which does not change",
 }
 
 // otherGo are the modules whose go directive may differ from the root's, with

@@ -33,6 +33,8 @@ type Attempt struct {
 	// Others says that there was another endpoint which this call has not
 	// tried, StartedOver that there was none for this attempt. Set by whoever picks.
 	Others, StartedOver bool
+
+	tracing bool // net/http finds trace by the attempt itself
 	// Tried are the serials of the nodes that this attempt had better not go to.
 	Tried []uint64
 	// Took is the time from sending to the response's headers.
@@ -102,7 +104,34 @@ func (a *Attempt) traced() {
 	if a.record.watches {
 		a.trace.WroteHeaders = func() { a.wrote.Store(true) }
 	}
-	a.Context = httptrace.WithClientTrace(a.Context, &a.trace)
+	if traceKey == nil || httptrace.ContextClientTrace(a.Context) != nil { // the caller's is to be told, too
+		a.Context = httptrace.WithClientTrace(a.Context, &a.trace)
+	} else {
+		a.tracing = true
+	}
+}
+
+// traceKey is the key under which net/http looks for the trace of a request. An attempt is a
+// context, and answers for it itself: that saves an allocation, and a tenth of the time of a
+// call.
+var traceKey = findTraceKey()
+
+func findTraceKey() any {
+	var seen keys
+	httptrace.ContextClientTrace(&seen)
+	return seen.last
+}
+
+// keys is a context that notes for what it is asked.
+type keys struct {
+	context.Context
+	last any
+}
+
+// Value implements [context.Context].
+func (k *keys) Value(key any) any {
+	k.last = key
+	return nil
 }
 
 // Joinable returns the attempt that a layer above has made and nobody has sent
@@ -123,8 +152,11 @@ func FromAttempt(ctx context.Context) *Attempt {
 
 // Value implements [context.Context].
 func (a *Attempt) Value(key any) any {
-	if key == (attemptKey{}) {
+	switch {
+	case key == (attemptKey{}):
 		return a
+	case a.tracing && key == traceKey:
+		return &a.trace
 	}
 	return a.Context.Value(key)
 }

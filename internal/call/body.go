@@ -77,8 +77,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		close(b.idle)
 		b.idle = nil
 	}
-	b.mu.Unlock()
-	_ = b.closeIfDone() // whoever reads is told the error of reading
+	_ = b.unlockAndClose() // whoever reads is told the error of reading
 	return n, err
 }
 
@@ -86,12 +85,11 @@ func (b *requestBody) Read(p []byte) (int, error) {
 func (b *requestBody) Close() error {
 	b.mu.Lock()
 	b.closed = true
-	b.mu.Unlock()
-	return b.closeIfDone()
+	return b.unlockAndClose()
 }
 
-func (b *requestBody) closeIfDone() error {
-	b.mu.Lock()
+// unlockAndClose closes the source if nobody can read it and the call has no more use for it.
+func (b *requestBody) unlockAndClose() error {
 	unreachable := b.closed || (b.detached && !b.reading)
 	ready := b.released && unreachable && !b.shut
 	b.shut = b.shut || ready
@@ -113,8 +111,7 @@ func (b *requestBody) untouched() bool {
 func (b *requestBody) release() {
 	b.mu.Lock()
 	b.released = true
-	b.mu.Unlock()
-	_ = b.closeIfDone() // nobody is left who could be told
+	_ = b.unlockAndClose() // nobody is left who could be told
 }
 
 // detach keeps the transport from reading and returns the channel to wait on if
@@ -222,7 +219,8 @@ func (r *Record) takeBack(b *requestBody) bool {
 func (b *requestBody) abandon() {
 	if b.source != nil {
 		b.detach()
-		_ = b.closeIfDone() // nobody is left who could be told
+		b.mu.Lock()
+		_ = b.unlockAndClose() // nobody is left who could be told
 	}
 }
 
