@@ -38,7 +38,7 @@ type Attempt struct {
 	Took time.Duration
 	// Connections is how many connections net/http got for the attempt: more
 	// than one when it repeated the request by itself, none when it never
-	// got one.
+	// got one, and where nobody counted (see [InfoOf]).
 	Connections int
 }
 
@@ -85,7 +85,8 @@ type Info struct {
 // InfoOf tells how the call went that brought a response, whatever its status. It reports
 // false for responses that do not come through a [Transport]. Of a first attempt that a
 // Transport of this package has made because nothing needed to be watched (no body, no time limit,
-// no hook), connections are not counted, and how long it took is known only if it has failed.
+// no hook), and of those after it, connections are not counted, and how long the first one took is
+// known only if it was not good.
 func InfoOf(resp *http.Response) (Info, bool) {
 	if resp == nil || resp.Request == nil {
 		return Info{}, false

@@ -220,14 +220,17 @@ func Joins(next http.RoundTripper) bool {
 // Through passes the attempt to the layer below, or sends it if that is a
 // transport.
 func (a *Attempt) Through(next http.RoundTripper) (*http.Response, error) {
+	var resp *http.Response
+	var err error
 	if Joins(next) {
-		resp, err := next.RoundTrip(&a.req)
-		if !a.Sent() {
-			a.refused(err)
-		}
-		return resp, err
+		resp, err = next.RoundTrip(&a.req)
+	} else {
+		resp, err = a.Send(next)
 	}
-	return a.Send(next)
+	if !a.Sent() {
+		a.refused(err)
+	}
+	return resp, err
 }
 
 // maxConns is how many connections net/http may use up in one attempt. It sends
@@ -280,17 +283,16 @@ func (a *Attempt) refused(err error) {
 // held. A panic of the transport is left to [Record.Abort].
 func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	r := a.record
-	if a.race != nil { // it has its body
+	switch {
+	case a.race == nil && !r.rewind(a):
+		return a.unsent(ErrNotReplayable)
+	case a.race == nil:
+		r.discardHeld()
+	case a.Context.Err() != nil: // nobody waits for it any more
+		return a.unsent(context.Cause(a.Context))
+	default: // it has its body
 		a.race.replaces.Discard()
 		a.race.replaces = nil
-	} else {
-		if !r.rewind(a) {
-			a.Outcome = outcome.Outcome{Class: outcome.Refused}
-			a.told(r.cfg.now())
-			a.end(false)
-			return nil, ErrNotReplayable
-		}
-		r.discardHeld()
 	}
 	r.sent.Add(1)
 	r.limit.Spend()
@@ -306,6 +308,14 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	a.sent.Store(true)
 	a.settle(base.RoundTrip(&a.req))
 	return a.Response, a.Failure
+}
+
+// unsent ends an attempt that is not sent after all.
+func (a *Attempt) unsent(why error) (*http.Response, error) {
+	a.Outcome = outcome.Outcome{Class: outcome.Refused}
+	a.told(a.record.cfg.now())
+	a.end(false)
+	return nil, why
 }
 
 // abort ends an attempt that a panic has interrupted.
