@@ -35,6 +35,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// NeverSent reports whether all attempts provably reached no server.
+func (e *Error) NeverSent() bool { return retry.NeverSent(e.Attempts) }
+
 // Timeout reports whether the call ended because time ran out. [net/url.Error]
 // asks for it.
 func (e *Error) Timeout() bool {

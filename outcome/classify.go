@@ -101,8 +101,13 @@ func badCertificate(err error) bool {
 
 // Unsent reports whether the type of the error alone proves that the request
 // was not processed: a dial that failed, an HTTP/2 stream that the server
-// refused, or an error that wraps [ErrNeverSent].
+// refused, or an error that wraps [ErrNeverSent]. An error that tells of several attempts, such
+// as those of evenkeel's own calls, says so by a method NeverSent() bool: one attempt that was
+// never sent proves nothing about the others.
 func Unsent(err error) bool {
+	if unsent, known := wholeCall(err); known {
+		return unsent
+	}
 	if errors.Is(err, ErrNeverSent) {
 		return true
 	}
@@ -113,9 +118,21 @@ func Unsent(err error) bool {
 	return RefusedStream(err)
 }
 
+// wholeCall returns what an error says of a call with all its attempts, if it tells of one.
+func wholeCall(err error) (unsent, known bool) {
+	var whole interface{ NeverSent() bool }
+	if errors.As(err, &whole) {
+		return whole.NeverSent(), true
+	}
+	return false, false
+}
+
 // RefusedStream reports whether the server closed the HTTP/2 stream before any
 // processing.
 func RefusedStream(err error) bool {
+	if _, known := wholeCall(err); known {
+		return false
+	}
 	var stream streamError
 	return errors.As(err, &stream) && stream.Code == refusedStream
 }

@@ -31,7 +31,7 @@ type Kind uint8
 // The kinds. Their names, and the reasons for the first three, are those of "Exponential
 // Backoff And Jitter" in the AWS Architecture Blog.
 const (
-	// FullJitter is anything from zero to the bound: it spreads the most.
+	// FullJitter is anything up to the bound, but not less than 1ms: it spreads the most.
 	FullJitter Kind = iota
 	// EqualJitter is half of the bound and anything up to as much again.
 	EqualJitter
@@ -115,7 +115,8 @@ func (j *jittered) NextBackOff() time.Duration {
 		return half + part(bound-half, j.random())
 	case FullJitter, Decorrelated, Constant:
 	}
-	return max(part(bound, j.random()), min(minWait, bound))
+	least := min(minWait, bound)
+	return least + part(bound-least, j.random())
 }
 
 // decorrelated is the kind of that name.

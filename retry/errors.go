@@ -3,6 +3,7 @@ package retry
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,15 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
+}
+
+// NeverSent reports whether all attempts provably reached no server.
+func (e *Error) NeverSent() bool { return NeverSent(e.Attempts) }
+
+// NeverSent reports whether there were attempts, and all of them provably reached no server.
+func NeverSent(attempts []Attempt) bool {
+	sent := func(a Attempt) bool { return a.Outcome.Class != outcome.NeverSent }
+	return len(attempts) > 0 && !slices.ContainsFunc(attempts, sent)
 }
 
 // Summary tells a failed call in one line, as it follows the word "failed": how many attempts

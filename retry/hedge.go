@@ -28,7 +28,7 @@ type Hedge struct {
 	Quantile float64
 	// Budget is how many hedges there may be for each call that could be hedged, at most; up to
 	// 10 that were not used are saved. It comes on top of Policy.Budget, of which a hedge takes
-	// as much as a retry and, if it wins, gets it back. Zero means 0.05, at most 1; negative
+	// as much as a retry and, if it succeeds, gets it back. Zero means 0.05, at most 1; negative
 	// means that there is no bound of its own.
 	Budget float64
 }

@@ -61,18 +61,19 @@ func (h *histogram) record(d time.Duration) {
 func (h *histogram) delay(now time.Time, quantile float64) time.Duration {
 	at := now.Sub(h.epoch)
 	if next := h.next.Load(); int64(at) >= next && h.next.CompareAndSwap(next, int64(at+quantileLasts)) {
-		h.turnOver(at)
+		turn := h.turnOver(at)
+		h.next.CompareAndSwap(int64(at+quantileLasts), int64(min(at+quantileLasts, turn)))
 		h.learnt.Store(int64(h.quantile(quantile)))
 	}
 	return time.Duration(h.learnt.Load())
 }
 
-// turnOver forgets what is old.
-func (h *histogram) turnOver(at time.Duration) {
+// turnOver forgets what is old, and returns when it is to be called again.
+func (h *histogram) turnOver(at time.Duration) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if at < h.turn {
-		return
+		return h.turn
 	}
 	current := h.current.Load()
 	if at >= h.turn+halfLasts { // nobody has looked for long
@@ -80,7 +81,8 @@ func (h *histogram) turnOver(at time.Duration) {
 	}
 	h.halves[1-current].clear()
 	h.current.Store(1 - current)
-	h.turn = at + halfLasts
+	h.turn += (at-h.turn)/halfLasts*halfLasts + halfLasts
+	return h.turn
 }
 
 func (h *half) clear() {

@@ -215,10 +215,11 @@ func (p *Plan) note(e Event) {
 	}
 }
 
-// decides reports whether the attempt decides the call although another one is under way: a
-// failed one does not.
+// decides reports whether the attempt decides the call although another one is under way: one
+// that failed, or had better be repeated, does not.
 func (p *Plan) decides(e Event) bool {
-	return e.Outcome.Class == outcome.Canceled || (e.Outcome.Class.Good() && e.Verdict != Repeat)
+	final := e.Outcome.Again == outcome.No || e.Verdict == Decline
+	return e.Outcome.Class == outcome.Canceled || (e.Outcome.Class.Good() && final)
 }
 
 // mustStop says whether the request may not be sent again, or should not be.
@@ -270,14 +271,15 @@ func (p *Plan) wait(e Event) (time.Duration, outcome.Reason) {
 	if !e.Asked || policy.Pushback.Max < 0 {
 		return wait, ""
 	}
-	if e.Pushback > policy.Pushback.Max {
+	asked, most := e.Pushback, policy.Pushback.Max
+	if asked > most {
 		if !policy.Pushback.Shorten {
 			return 0, outcome.Pushback
 		}
-		return max(wait, policy.Pushback.Max), ""
+		asked = most * 2 / 3
 	}
-	later := e.Pushback + part(e.Pushback/2, p.retrier.rand()) // never sooner
-	return max(wait, min(later, policy.Pushback.Max)), ""
+	later := asked + part(min(asked/2, most-asked), p.retrier.rand()) // never sooner, never after Max
+	return max(wait, later), ""
 }
 
 // waits returns the waits of one call.

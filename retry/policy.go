@@ -97,14 +97,16 @@ type Policy struct {
 // Pushback says how servers are heard that ask to be left alone for a while, by Retry-After
 // with 429, 502, 503 or 504, or after 429 by a RateLimit header or one that ends in RateLimit-Reset. A
 // call that has another endpoint goes there at once. One that has not waits as long as it
-// was asked to and up to half as long again, so that not all come back at once.
+// was asked to and up to half as long again, but not beyond Max, so that not all come back at
+// once.
 type Pushback struct {
 	// Max is the longest wait. If a server asks for more, its answer is the
 	// caller's at once, because an attempt before that time would be against
 	// its wish. Zero means 10s; negative means that servers are not heard, and
 	// Backoff counts.
 	Max time.Duration
-	// Shorten makes calls wait for Max in that case and try again.
+	// Shorten makes calls wait all the same in that case, for Max or up to a third less, and
+	// try again.
 	Shorten bool
 }
 

@@ -149,6 +149,11 @@ func (s *httpSide) keep(a *call.Attempt) {
 }
 
 func (s *httpSide) lose(a *call.Attempt) {
+	defer func() {
+		if !a.Sent() { // and it will not be: it has been waiting for an endpoint
+			s.plan.Withdrawn(a.Cost(), a.Beside)
+		}
+	}()
 	switch {
 	case s.record.CallerErr() != nil:
 		a.Forget(outcome.Canceled)

@@ -44,10 +44,13 @@ func (t Throttle) NewAccount(previous Account) (Account, error) {
 		return nil, err
 	}
 	account := &throttleAccount{ratio: int64(math.Round(d.Ratio * perToken)), size: int64(d.MaxTokens) * perToken}
-	if before, ok := previous.(*throttleAccount); ok {
-		account.bucket = before.bucket
-	} else {
+	switch before, ok := previous.(*throttleAccount); {
+	case !ok:
 		account.bucket = newBucket(account.size)
+	case before.size == account.size:
+		account.bucket = before.bucket
+	default: // what counts is which part of them is left
+		account.bucket = newBucket(int64(float64(before.tokens.Load()) / float64(before.size) * float64(account.size)))
 	}
 	return account, nil
 }

@@ -62,7 +62,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &Error{Reason: outcome.Invalid, Err: err}
 	}
 	if t.light && (req.Body == nil || req.Body == http.NoBody) && isIdempotent(req.Method) && !isUpgrade(req) &&
-		!call.MayLoop(t.next, req) {
+		markOf(req.Context())&NotIdempotent == 0 && !call.MayLoop(t.next, req) {
 		return t.roundTripLight(req)
 	}
 	record = call.New(req, t.cfg)

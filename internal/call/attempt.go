@@ -389,6 +389,10 @@ func (a *Attempt) classify(timedOut bool) outcome.Outcome {
 // so. That HTTP/2 has not reported its headers written proves nothing, and a
 // transport that never asked for a connection does not report what it does.
 func (a *Attempt) neverSent() bool {
+	var inner interface{ NeverSent() bool } // below, a whole call was made
+	if errors.As(a.Failure, &inner) {
+		return inner.NeverSent()
+	}
 	if errors.Is(a.Failure, errRewind) {
 		// net/http wanted to send the request again. It does that with any
 		// request that was not processed, and also with those that it holds

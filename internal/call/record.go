@@ -100,6 +100,9 @@ func New(req *http.Request, cfg *Config) *Record {
 	}
 	if req.Body != nil && req.Body != http.NoBody {
 		r.source, r.getBody = req.Body, req.GetBody
+		if _, ours := req.Body.(*requestBody); ours {
+			r.getBody = nil // it is for net/http, and says no
+		}
 	}
 	return r
 }

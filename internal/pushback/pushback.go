@@ -173,9 +173,11 @@ func parameters(item string) (left, until string) {
 func split(s string, separator byte) []string {
 	var parts []string
 	quoted, begin := false, 0
-	for i := range len(s) {
+	for i := 0; i < len(s); i++ {
 		switch {
-		case s[i] == '"' && (i == 0 || s[i-1] != '\\'):
+		case quoted && s[i] == '\\':
+			i++ // the next one is meant as it is
+		case s[i] == '"':
 			quoted = !quoted
 		case s[i] == separator && !quoted:
 			parts = append(parts, s[begin:i])
