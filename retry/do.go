@@ -23,8 +23,8 @@ import (
 // another opinion on; one with a method RetryAfter() time.Duration says when fn may be called
 // again.
 //
-// The context that fn gets ends when fn has returned, if the policy has a PerAttemptTimeout or a
-// Hedge: results must not depend on it. With a Hedge, fn may be called while it runs, and the
+// The context that fn gets ends when fn has returned, if the policy has a PerAttemptTimeout, a
+// Timeout or a Hedge: results must not depend on it. With a Hedge, fn may be called while it runs, and the
 // result of a call that lost is dropped.
 func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, error)) (T, error) {
 	scope := call.NewScope(ctx, r.policy.MaxAttempts)

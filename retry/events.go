@@ -82,8 +82,9 @@ type Info struct {
 	Reason outcome.Reason
 }
 
-// InfoOf tells how the call went that brought a response, whatever its status. It reports
-// false for responses that do not come through a [Transport]. Of a first attempt that a
+// InfoOf tells how the call went that brought a response, whatever its status: the innermost, if
+// one was made inside another. It reports false for responses that do not come through a
+// [Transport]. Of a first attempt that a
 // Transport of this package has made because nothing needed to be watched (no body, no time limit,
 // no hook), and of those after it, connections are not counted, and how long the first one took is
 // known only if it was not good.

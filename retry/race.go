@@ -149,21 +149,20 @@ func (s *httpSide) keep(a *call.Attempt) {
 }
 
 func (s *httpSide) lose(a *call.Attempt) {
-	defer func() {
-		if !a.Sent() { // and it will not be: it has been waiting for an endpoint
-			s.plan.Withdrawn(a.Cost(), a.Beside)
-		}
-	}()
+	wasSent := false
 	switch {
 	case s.record.CallerErr() != nil:
-		a.Forget(outcome.Canceled)
+		wasSent = a.Forget(outcome.Canceled)
 	case s.record.Err() != nil:
-		a.Forget(outcome.Failure)
+		wasSent = a.Forget(outcome.Failure)
 	default:
-		a.Supersede()
-		if h := s.transport.retrier.hedges; h.learns() && a.Sent() { // else the quantile would sink
+		wasSent = a.Supersede()
+		if h := s.transport.retrier.hedges; h.learns() && wasSent { // else the quantile would sink
 			h.learnt.of(s.record.CallerRequest().Method, a.Started()).record(a.LostAfter())
 		}
+	}
+	if !wasSent {
+		s.plan.Withdrawn(a.Cost(), a.Beside)
 	}
 }
 
@@ -171,7 +170,7 @@ func (s *httpSide) lost(a *call.Attempt) { s.transport.retrier.policy.Hooks.tell
 
 func (s *httpSide) unmade(cost int) { s.plan.Withdrawn(cost, false) }
 
-func (s *httpSide) waits(a *call.Attempt) bool { return !a.Sent() }
+func (s *httpSide) waits(a *call.Attempt) bool { return a.Waits() }
 
 func (s *httpSide) drop(a *call.Attempt) {
 	s.record.DiscardAside(a)

@@ -91,14 +91,22 @@ func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 	light := call.NewLight(req, t.cfg, t.retrier.policy.MaxAttempts)
 	plan := t.retrier.Begin()
 	resp, err := light.Send(t.next)
+	handedOn := false
+	defer func() {
+		if !handedOn && resp != nil { // the classifier or the budget has panicked
+			_ = resp.Body.Close()
+		}
+	}()
 	var o outcome.Outcome
 	if resp != nil && err == nil {
 		o = t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
 		if o.Class == outcome.Success && o.Again == outcome.No && !slices.Contains(t.retrier.policy.Statuses, resp.StatusCode) {
 			t.retrier.account.Report(0, o)
+			handedOn = true
 			return light.Answer(resp), nil
 		}
 	}
+	handedOn = true
 	record, a := light.Record(resp, err, o)
 	defer record.Abort()
 	resp, err = t.finish(record, t.repeat(record, &plan, a))

@@ -180,7 +180,12 @@ func (a *Attempt) Ended() time.Time { return a.start.Add(a.Took) }
 
 // Sent reports whether the request was handed to a transport. If not, a layer
 // refused it, or it waits there.
-func (a *Attempt) Sent() bool { return a.sent.Load() }
+func (a *Attempt) Sent() bool {
+	if a.race != nil {
+		return a.race.stage.Load() == sent
+	}
+	return a.sent.Load()
+}
 
 // Number counts the attempts of the call, from 1.
 func (a *Attempt) Number() int { return int(a.number) }
@@ -288,11 +293,17 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 		return a.unsent(ErrNotReplayable)
 	case a.race == nil:
 		r.discardHeld()
-	case a.Context.Err() != nil: // nobody waits for it any more
-		return a.unsent(context.Cause(a.Context))
+	case !a.race.stage.CompareAndSwap(waiting, leaving):
+		return a.unsent(errSuperseded)
 	default: // it has its body
 		a.race.replaces.Discard()
 		a.race.replaces = nil
+	}
+	if a.start.IsZero() { // else it was picked just now
+		a.start = r.cfg.now()
+	}
+	if a.race != nil && !a.race.stage.CompareAndSwap(leaving, sent) {
+		return a.unsent(errSuperseded) // nobody waits for it any more
 	}
 	r.sent.Add(1)
 	r.limit.Spend()
@@ -301,9 +312,6 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	}
 	if a.timeout > 0 {
 		a.Context, a.deadline = wait.NewDeadline(a.Context, r.cfg.Clock, a.timeout, ErrAttemptTimeout)
-	}
-	if a.start.IsZero() { // else it was picked just now
-		a.start = r.cfg.now()
 	}
 	a.sent.Store(true)
 	a.settle(base.RoundTrip(&a.req))

@@ -136,7 +136,7 @@ func TestLimit_ConcurrentUse(t *testing.T) {
 func TestLimit_Scope_R05(t *testing.T) {
 	outer := NewScope(t.Context(), 2)
 	outer.Spend()
-	inner := NewScope(context.WithValue(outer, struct{}{}, 1), 9)
+	inner := NewScope(context.WithoutCancel(outer), 9)
 	inner.Spend()
 	assert.True(t, inner.Allows())
 	inner.Spend()

@@ -13,7 +13,8 @@ import (
 // that drives the call; what comes of it belongs to its own goroutine until that has handed
 // it over.
 type racer struct {
-	lost atomic.Bool // another attempt has won
+	stage atomic.Int32
+	lost  atomic.Bool // another attempt has won
 
 	// replaces has an answer that is thrown away once this attempt is sent.
 	replaces *Attempt
@@ -22,6 +23,15 @@ type racer struct {
 	gone  outcome.Class // what it meant to the call, if the call did not wait for it
 	after time.Duration
 }
+
+// The stages of an attempt that may run beside others. It is either sent or given up, whatever
+// comes first.
+const (
+	waiting int32 = iota // for an endpoint, or a goroutine
+	leaving              // the answer before is thrown away
+	sent                 // what Take and Send have set before can be read by others
+	givenUp
+)
 
 // NewRacer is [Record.NewAttempt] for an attempt that may run beside others, which takes a body
 // that is [Record.Rewindable]. It returns nil if the body cannot be had again.
@@ -76,25 +86,33 @@ func (r *Record) DiscardAside(a *Attempt) {
 	}()
 }
 
+// Waits reports whether the attempt waits for an endpoint, so that the end of its context ends
+// it at once.
+func (a *Attempt) Waits() bool { return a.race.stage.Load() == waiting }
+
 // Picked reports whether a layer below has picked an endpoint for the attempt, which must have
 // been sent.
 func (a *Attempt) Picked() bool { return a.pick.Node != nil }
 
 // Supersede ends an attempt that is under way, because another one has won. Its endpoint
-// learns neither good nor bad from it.
-func (a *Attempt) Supersede() {
+// learns neither good nor bad from it. It reports whether the attempt was sent; if not, it never
+// will be.
+func (a *Attempt) Supersede() (wasSent bool) {
 	a.race.lost.Store(true)
-	a.Forget(outcome.Superseded)
+	wasSent = a.Forget(outcome.Superseded)
 	a.cancel(errSuperseded)
+	return wasSent
 }
 
 // Forget notes that the call does not wait for an attempt that is under way, and what that
-// means to the call.
-func (a *Attempt) Forget(class outcome.Class) {
+// means to the call. What it reports is the same.
+func (a *Attempt) Forget(class outcome.Class) (wasSent bool) {
 	a.race.gone = class
-	if a.Sent() {
-		a.race.after = a.record.cfg.now().Sub(a.start)
+	if a.race.stage.CompareAndSwap(waiting, givenUp) || a.race.stage.CompareAndSwap(leaving, givenUp) {
+		return false
 	}
+	a.race.after = a.record.cfg.now().Sub(a.start)
+	return true
 }
 
 // Lost returns what an attempt meant for which the call did not wait, and
