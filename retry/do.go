@@ -40,9 +40,10 @@ func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, err
 		d.givesUp = at
 	}
 	if ctx.Err() != nil {
-		return d.interrupted()
+		var none T
+		return none, d.interrupted()
 	}
-	return d.do()
+	return d.do() //nolint:contextcheck // d is the context
 }
 
 // Permanent marks an error of a function as one that a repetition would not cure. Callers of
@@ -60,8 +61,8 @@ func (e *permanentError) Unwrap() error { return e.error }
 
 // unmark takes away the marks of an error, and reports whether it has one. Those inside other
 // errors stay.
-func unmark(err error) (error, bool) {
-	permanent := isPermanent(err)
+func unmark(err error) (permanent bool, _ error) {
+	permanent = isPermanent(err)
 	for {
 		switch e := err.(type) { //nolint:errorlint // the mark itself, not one inside an error
 		case *permanentError:
@@ -69,7 +70,7 @@ func unmark(err error) (error, bool) {
 		case *backoff.PermanentError:
 			err = e.Err
 		default:
-			return err, permanent
+			return permanent, err
 		}
 	}
 }
@@ -124,12 +125,12 @@ type trial[T any] struct {
 
 var errSuperseded = errors.New("retry: another call of the function was faster")
 
-func (d *doing[T]) do() (T, error) {
+func (d *doing[T]) do() (none T, _ error) {
 	if d.delay = d.hedgeDelay(); d.delay > 0 {
 		c := contest[*trial[T]]{ctx: d, clock: d.retrier.policy.Clock, side: d}
 		last, isInterrupted := c.drive()
 		if isInterrupted {
-			return d.interrupted()
+			return none, d.interrupted()
 		}
 		return d.result(last)
 	}
@@ -142,7 +143,7 @@ func (d *doing[T]) do() (T, error) {
 		}
 		if err := wait.Sleep(d, d.retrier.policy.Clock, action.Wait); err != nil {
 			d.plan.Withdrawn(action.Cost, false)
-			return d.interrupted()
+			return none, d.interrupted()
 		}
 		t, _ = d.begin(nil, action.Cost)
 	}
@@ -165,13 +166,12 @@ func (d *doing[T]) result(t *trial[T]) (T, error) {
 }
 
 // interrupted ends a call whose context ended while it waited.
-func (d *doing[T]) interrupted() (T, error) {
+func (d *doing[T]) interrupted() error {
 	d.reason = outcome.Caller
 	if d.caller.Err() == nil {
 		d.reason = outcome.Deadline
 	}
-	var none T
-	return none, d.fail(context.Cause(d))
+	return d.fail(context.Cause(d))
 }
 
 // fail makes the error that the caller gets.
@@ -222,7 +222,7 @@ func (d *doing[T]) run(t *trial[T]) {
 	}
 	t.value, t.err = d.fn(ctx)
 	t.timedOut = deadline != nil && !deadline.Lift() && t.err != nil
-	t.err, t.permanent = unmark(t.err)
+	t.permanent, t.err = unmark(t.err)
 	t.ended = d.retrier.policy.Clock.Now()
 }
 
@@ -283,7 +283,7 @@ func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
 	}
 }
 
-func (d *doing[T]) due(t *trial[T], since time.Time) time.Duration {
+func (d *doing[T]) due(_ *trial[T], since time.Time) time.Duration {
 	return d.delay - d.retrier.policy.Clock.Now().Sub(since)
 }
 

@@ -68,7 +68,7 @@ func Summary(attempts []Attempt, reason outcome.Reason, err error) string {
 // tells reports whether the attempts tell all that the error does.
 func tells(attempts []Attempt, err error) bool {
 	var all []error
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this very error, not one inside it
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	} else {
 		all = []error{err}

@@ -54,7 +54,7 @@ func (h Hedge) validate() error {
 	var errs field.Errors
 	errs.Check(h.After >= 0, "After", h.After, "must not be negative")
 	errs.Check(h.Quantile == 0 || (h.Quantile > 0 && h.Quantile < 1), "Quantile", h.Quantile, "must be between 0 and 1")
-	errs.Check(h.Budget <= 1, "Budget", h.Budget, "must not be more than 1") // also refuses NaN
+	errs.Check(h.Budget <= 0 || (h.Budget >= leastShare && h.Budget <= 1), "Budget", h.Budget, "must be between 0.000001 and 1, or negative for none")
 	return errs.Err()
 }
 

@@ -81,7 +81,7 @@ func (h *histogram) turnOver(at time.Duration) time.Duration {
 	}
 	h.halves[1-current].clear()
 	h.current.Store(1 - current)
-	h.turn += (at-h.turn)/halfLasts*halfLasts + halfLasts
+	h.turn = at - (at-h.turn)%halfLasts + halfLasts
 	return h.turn
 }
 

@@ -150,6 +150,9 @@ func (p *Plan) decide(e Event) Action {
 	}
 	p.moved = p.moved || e.Outcome.Again == outcome.Elsewhere
 	if p.freeMove(e) {
+		if p.tooLate(e, 0) {
+			return Action{Reason: outcome.Deadline}
+		}
 		p.attempts--
 		p.moves++
 		return Action{Again: true}
@@ -276,7 +279,7 @@ func (p *Plan) wait(e Event) (time.Duration, outcome.Reason) {
 		if !policy.Pushback.Shorten {
 			return 0, outcome.Pushback
 		}
-		asked = most * 2 / 3
+		asked = most - most/3
 	}
 	later := asked + part(min(asked/2, most-asked), p.retrier.rand()) // never sooner, never after Max
 	return max(wait, later), ""
@@ -286,6 +289,7 @@ func (p *Plan) wait(e Event) (time.Duration, outcome.Reason) {
 func (p *Policy) waits(random func() float64) backoff.BackOff {
 	if p.NewBackOff != nil {
 		if b := p.NewBackOff(); b != nil {
+			b.Reset() // as the library does before it begins
 			return b
 		}
 	}

@@ -1,8 +1,6 @@
 package retry
 
 import (
-	"fmt"
-	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -10,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
@@ -62,7 +59,7 @@ func (d *driven) Next(e Event) Action {
 	return a
 }
 
-func TestPlan_Decisions(t *testing.T) {
+func TestPlan_Decisions_R01_R02_R16(t *testing.T) {
 	again := Action{Again: true} // at once
 	stop := func(r outcome.Reason) Action { return Action{Reason: r} }
 	for _, row := range []struct {
@@ -151,139 +148,207 @@ func TestPlan_ExhaustedByACallAround_R05(t *testing.T) {
 	}
 }
 
-func TestQuota_Arithmetic_R04(t *testing.T) {
-	r := retrier(t, Policy{})
-	tokens := func() int { return defaultQuotaSize - r.Tokens() } // taken out
-
-	plan := begin(r)
-	plan.Next(get(failed, true))
-	assert.Equal(t, 5, tokens(), "a retry")
-	plan.Next(get(good, true))
-	assert.Equal(t, 0, tokens(), "which succeeded")
-
-	plan = begin(r)
-	plan.Next(get(timedOut, true))
-	assert.Equal(t, 10, tokens(), "a retry after a timeout")
-	plan.Next(get(failed, true))
-	assert.Equal(t, 15, tokens(), "another one")
-	plan.Next(get(good, true))
-	assert.Equal(t, 10, tokens(), "only the cost of the one that succeeded comes back")
-
-	plan = begin(r)
-	plan.Next(get(good, true))
-	assert.Equal(t, 9, tokens(), "a first attempt that succeeds puts one in")
-
-	plan = begin(r)
-	plan.Next(get(outcome.Outcome{Class: outcome.ClientError}, true))
-	assert.Equal(t, 9, tokens(), "a client error puts nothing in")
-
-	plan = begin(r)
-	plan.Next(get(noConn, true))
-	assert.Equal(t, 9, tokens(), "a free move")
-	plan.Next(get(dialSlow, true))
-	assert.Equal(t, 19, tokens(), "a dial that timed out is no free move")
-}
-
-func TestQuota_EndsRetriesWhenAllFails_R04(t *testing.T) {
-	r := retrier(t, Policy{MaxAttempts: 4})
-	sent := 0
-	reasons := map[outcome.Reason]int{}
-	for range 10000 {
-		plan := begin(r)
-		for {
-			sent++
-			a := plan.Next(get(failed, true))
+// The learnt latency is that of good answers; what failed fast says nothing of it.
+func TestPlan_NoAttemptThatCannotEndInTime_R06(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		before []Event // of calls before
+		left   time.Duration
+		others bool
+		want   outcome.Reason
+	}{
+		{"nothing is known", nil, time.Millisecond, true, ""},
+		{"enough time", []Event{{Outcome: good, Took: time.Second}}, time.Second, true, ""},
+		{"less than an answer takes", []Event{{Outcome: good, Took: time.Second}}, time.Second - 1, true, outcome.Deadline},
+		{"the wait counts too", []Event{{Outcome: good, Took: time.Second}}, 11*time.Second - 1, false, outcome.Deadline},
+		{"both fit", []Event{{Outcome: good, Took: time.Second}}, 11 * time.Second, false, ""},
+		{"failures do not count", []Event{{Outcome: failed, Took: time.Hour}}, time.Millisecond, true, ""},
+		{"client errors do", []Event{{Outcome: outcome.Outcome{Class: outcome.ClientError}, Took: time.Second}}, time.Millisecond, true, outcome.Deadline},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := retrier(t, Policy{Backoff: Backoff{Kind: Constant, Base: 10 * time.Second}})
+			for _, e := range row.before {
+				e.Now = epoch
+				begin(r).Next(e)
+			}
+			before := r.Tokens()
+			e := get(failed, row.others)
+			e.Deadline = epoch.Add(row.left)
+			a := begin(r).Next(e)
+			assert.Equal(t, row.want, a.Reason)
+			assert.Equal(t, row.want == "", a.Again)
 			if !a.Again {
-				reasons[a.Reason]++
-				break
+				assert.Zero(t, a.Wait)
+				assert.Equal(t, before, r.Tokens(), "an attempt that is not made costs nothing")
 			}
-		}
+		})
 	}
-	assert.Equal(t, 10000+defaultQuotaSize/defaultCost, sent)
-	assert.Equal(t, map[outcome.Reason]int{outcome.Attempts: 33, outcome.Quota: 9967}, reasons)
 }
 
-func TestQuota_CanBeSwitchedOff(t *testing.T) {
-	r := retrier(t, Policy{Budget: Quota{Size: -1}})
+// One slow answer moves what is typical by a sixteenth, and only a few times a second.
+func TestPlan_TypicalLatencyIsNoOutlier_R06(t *testing.T) {
+	var typ typical
+	now := epoch
+	for range 100 {
+		typ.note(100*time.Millisecond, now)
+		now = now.Add(time.Second)
+	}
+	assert.Equal(t, 100*time.Millisecond, typ.latency())
+	typ.note(time.Hour, now)
+	assert.InDelta(t, 106.25, float64(typ.latency())/1e6, 0.01)
 	for range 1000 {
-		plan := begin(r)
-		assert.True(t, plan.Next(get(failed, true)).Again)
+		typ.note(time.Hour, now)
+	}
+	assert.InDelta(t, 106.25, float64(typ.latency())/1e6, 0.01, "the same moment")
+	for range 200 {
+		now = now.Add(time.Second)
+		typ.note(time.Millisecond, now)
+	}
+	assert.Equal(t, time.Millisecond, typ.latency(), "it follows what is new")
+	typ.note(-time.Second, now.Add(time.Second))
+	assert.Less(t, typ.latency(), time.Millisecond)
+	assert.GreaterOrEqual(t, typ.latency(), time.Duration(0))
+}
+
+func asked(after time.Duration, others bool) Event {
+	e := get(overload, others)
+	e.Asked, e.Pushback = true, after
+	return e
+}
+
+func TestPlan_Pushback_R10_R11(t *testing.T) {
+	const s = time.Second
+	for _, row := range []struct {
+		name     string
+		pushback Pushback
+		event    Event
+		reason   outcome.Reason
+		min, max time.Duration
+	}{
+		{"not asked", Pushback{}, get(overload, false), "", s, s},
+		{"asked", Pushback{}, asked(5*s, false), "", 5 * s, 7500 * time.Millisecond},
+		{"another endpoint, at once", Pushback{}, asked(5*s, true), "", 0, 0},
+		{"another endpoint, though above Max", Pushback{}, asked(time.Hour, true), "", 0, 0},
+		{"zero waits for the backoff", Pushback{}, asked(0, false), "", s, s},
+		{"less than the backoff", Pushback{}, asked(time.Millisecond, false), "", s, s},
+		{"Max itself", Pushback{}, asked(10*s, false), "", 10 * s, 10 * s},
+		{"above Max", Pushback{}, asked(10*s+1, false), outcome.Pushback, 0, 0},
+		{"an hour", Pushback{}, asked(time.Hour, false), outcome.Pushback, 0, 0},
+		{"a year", Pushback{}, asked(365*24*time.Hour, false), outcome.Pushback, 0, 0},
+		{"shortened", Pushback{Shorten: true}, asked(time.Hour, false), "", 10*s - 10*s/3, 10 * s},
+		{"nothing to shorten", Pushback{Shorten: true}, asked(5*s, false), "", 5 * s, 7500 * time.Millisecond},
+		{"Max of the user", Pushback{Max: 2 * s}, asked(3*s, false), outcome.Pushback, 0, 0},
+		{"never more than Max", Pushback{Max: 6 * s}, asked(5*s, false), "", 5 * s, 6 * s},
+		{"not heard", Pushback{Max: -1}, asked(time.Hour, false), "", s, s},
+		{"not heard, so not shortened", Pushback{Max: -1, Shorten: true}, asked(5*s, false), "", s, s},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := retrier(t, Policy{Pushback: row.pushback, Backoff: Backoff{Kind: Constant, Base: s}, Budget: Quota{Size: -1}})
+			for range 100 {
+				a := begin(r).Next(row.event)
+				assert.Equal(t, row.reason, a.Reason)
+				assert.Equal(t, row.reason == "", a.Again)
+				assert.GreaterOrEqual(t, a.Wait, row.min)
+				assert.LessOrEqual(t, a.Wait, row.max)
+			}
+		})
 	}
 }
 
-func TestQuota_StaysWhenThePolicyChanges_P01(t *testing.T) {
-	r := retrier(t, Policy{})
-	plan := begin(r)
-	plan.Next(get(failed, true))
-	next, err := r.With(Policy{MaxAttempts: 5})
-	require.NoError(t, err)
-	assert.Equal(t, defaultQuotaSize-defaultCost, next.Tokens())
-	_, err = r.With(Policy{MaxAttempts: -1})
-	assert.Error(t, err)
+func TestPlan_PushbackZeroIsNoHotLoop_R11(t *testing.T) {
+	r := retrier(t, Policy{Budget: Quota{Size: -1}})
+	for range 10000 {
+		a := begin(r).Next(asked(0, false))
+		require.True(t, a.Again)
+		require.GreaterOrEqual(t, a.Wait, minWait)
+	}
 }
 
-func TestBackoff_NeverOverflows_R08(t *testing.T) {
-	for _, base := range []time.Duration{0, 1, time.Second, math.MaxInt64} {
-		for _, limit := range []time.Duration{0, 1, time.Minute, math.MaxInt64} {
-			for _, factor := range []float64{0, 1, 2, 1e300} {
-				b := Backoff{Base: base, Max: limit, Factor: factor}
-				if b.validate() != nil {
-					continue
-				}
-				b = b.withDefaults()
-				b.Kind = Exponential
-				bounds := b.new(nil)
-				before := time.Duration(0)
-				for n := range 10000 {
-					bound := bounds.NextBackOff()
-					require.GreaterOrEqual(t, bound, before, "%+v, wait %d", b, n)
-					require.LessOrEqual(t, bound, b.Max, "%+v, wait %d", b, n)
-					before = bound
+func TestPlan_PushbackJitterOnlyAdds_R12(t *testing.T) {
+	const s, clients = time.Second, 10000
+	for _, row := range []struct{ asked, last time.Duration }{
+		{time.Second, 3 * s / 2},
+		{5 * s, 15 * s / 2},
+		{7 * s, 10 * s}, // Max is sooner than half as long again
+		{8 * s, 10 * s},
+		{9900 * time.Millisecond, 10 * s},
+		{time.Hour, 10 * s}, // shortened to Max, or up to a third less
+	} {
+		t.Run(row.asked.String(), func(t *testing.T) {
+			r := retrier(t, Policy{Budget: Quota{Size: -1}, Backoff: Backoff{Base: time.Millisecond}, Pushback: Pushback{Shorten: true}})
+			first := row.asked
+			if first > row.last {
+				first = row.last * 2 / 3
+			}
+			seen, late := map[time.Duration]int{}, 0
+			for range clients {
+				plan := r.Begin()
+				a := plan.Next(asked(row.asked, false))
+				require.GreaterOrEqual(t, a.Wait, first, "never sooner")
+				require.LessOrEqual(t, a.Wait, row.last)
+				seen[a.Wait]++
+				if a.Wait > (first+row.last)/2 {
+					late++
 				}
 			}
-		}
+			for wait, n := range seen {
+				require.LessOrEqual(t, n, clients/100, "%v", wait)
+			}
+			assert.InDelta(t, clients/2, late, clients/20, "spread over the whole window")
+		})
 	}
 }
 
-func TestBackoff_JitterIsKeptAtTheCeiling_R09(t *testing.T) {
-	r := retrier(t, Policy{Backoff: Backoff{Base: time.Second, Max: time.Second}})
-	seen := map[time.Duration]int{}
-	for range 10000 {
-		plan := begin(r)
-		a := plan.Next(get(noConn, false))
-		if a.Reason == outcome.Quota {
-			r.account.(*quotaAccount).put(defaultQuotaSize, defaultQuotaSize)
-			a = plan.Next(get(noConn, false))
-		}
-		assert.GreaterOrEqual(t, a.Wait, minWait)
-		assert.LessOrEqual(t, a.Wait, time.Second)
-		seen[a.Wait]++
-	}
-	for wait, n := range seen {
-		assert.LessOrEqual(t, n, 100, "%v", wait)
-	}
+func TestPlan_PushbackAndDeadline_R06(t *testing.T) {
+	r := retrier(t, Policy{})
+	e := asked(9*time.Second, false)
+	e.Deadline = epoch.Add(5 * time.Second)
+	assert.Equal(t, Action{Reason: outcome.Deadline}, begin(r).Next(e), "now, not after 5 s")
+	assert.Equal(t, defaultQuotaSize, r.Tokens())
 }
 
-func TestPolicy_AllProblemsAtOnce(t *testing.T) {
-	_, err := NewRetrier(Policy{
-		MaxAttempts: -1, PerAttemptTimeout: -1,
-		Backoff: Backoff{Base: -1, Max: -2, Factor: math.NaN()},
-		Budget:  Quota{Cost: -1, TimeoutCost: -1},
-	})
-	var problem *field.Error
-	require.ErrorAs(t, err, &problem)
-	for _, name := range []string{"MaxAttempts", "PerAttemptTimeout", "Backoff.Base", "Backoff.Max", "Backoff.Factor", "Budget.Cost", "Budget.TimeoutCost"} {
-		assert.ErrorContains(t, err, name)
+func TestPlan_Verdicts_R22(t *testing.T) {
+	again := Action{Again: true}
+	stop := func(r outcome.Reason) Action { return Action{Reason: r} }
+	sentOnce := Event{Now: epoch, Outcome: failed, Others: true, Idempotent: true} // body gone
+	refusedHere := outcome.Outcome{Class: outcome.Refused}
+	for _, row := range []struct {
+		name    string
+		verdict Verdict
+		event   Event
+		want    Action
+	}{
+		{"yes to a post", Repeat, post(failed, true), again},
+		{"yes to a final failure", Repeat, get(final, true), again},
+		{"yes to a success", Repeat, get(good, true), again},
+		{"yes to a bad certificate, nowhere else", Repeat, get(badCert, false), again},
+		{"yes to a body that is gone", Repeat, sentOnce, stop(outcome.NotReplayable)},
+		{"yes after the caller has gone", Repeat, get(callerWas, true), stop(outcome.Caller)},
+		{"yes to what we refused", Repeat, get(refusedHere, true), stop(outcome.Invalid)},
+		{"no to a failure", Decline, get(failed, true), stop(outcome.Declined)},
+		{"no to a final failure", Decline, get(final, true), stop(outcome.Declined)},
+		{"no to a refused connection", Decline, get(noConn, true), stop(outcome.Declined)},
+		{"no to a success", Decline, get(good, true), stop("")},
+		{"no after the caller has gone", Decline, get(callerWas, true), stop(outcome.Caller)},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.event.Verdict = row.verdict
+			a := begin(retrier(t, Policy{Backoff: Backoff{Kind: Constant}})).Next(row.event)
+			if a.Again {
+				a.Cost = 0
+				if !row.event.Others {
+					a.Wait -= defaultBase
+				}
+			}
+			assert.Equal(t, row.want, a)
+		})
 	}
-	assert.NoError(t, Policy{}.Validate())
-}
-
-func TestPolicy_DocumentedDefaults(t *testing.T) {
-	want := Policy{
-		MaxAttempts: 3,
-		Backoff:     Backoff{Base: 50 * time.Millisecond, Max: 2 * time.Second, Factor: 2},
-		Pushback:    Pushback{Max: 10 * time.Second},
-		Budget:      Quota{Size: 500, Cost: 5, TimeoutCost: 10},
-	}
-	assert.Equal(t, fmt.Sprint(want), fmt.Sprint(Policy{}.WithDefaults()))
+	r := retrier(t, Policy{MaxAttempts: 2})
+	plan := begin(r)
+	e := post(failed, true)
+	e.Verdict = Repeat
+	assert.True(t, plan.Next(e).Again)
+	assert.Equal(t, outcome.Attempts, plan.Next(e).Reason, "the limit counts")
+	r = retrier(t, Policy{Budget: Quota{Size: 1}})
+	assert.Equal(t, outcome.Quota, begin(r).Next(e).Reason, "and the budget")
 }

@@ -155,8 +155,9 @@ func (p Policy) Validate() error {
 	errs.Check(p.Timeout >= 0, "Timeout", p.Timeout, "must not be negative")
 	errs.Under("Backoff", p.Backoff.validate())
 	if p.Budget != nil {
-		_, err := p.Budget.NewAccount(nil)
+		account, err := p.Budget.NewAccount(nil)
 		errs.Under("Budget", err)
+		errs.Check(account != nil || err != nil, "Budget", p.Budget, "must make an account")
 	}
 	if p.Hedge != nil {
 		errs.Under("Hedge", p.Hedge.validate())

@@ -54,8 +54,8 @@ func TestPushback_Headers_R10_R11(t *testing.T) {
 		{"in the year 9999", 503, []string{"Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"}, retry.Pushback{}, never},
 		{"another maximum", 503, []string{"Retry-After", "3600"}, retry.Pushback{Max: 2 * time.Hour}, time.Hour},
 		{"above another maximum", 503, []string{"Retry-After", "3"}, retry.Pushback{Max: 2 * time.Second}, never},
-		{"shortened", 503, []string{"Retry-After", "3600"}, retry.Pushback{Max: 2 * time.Second, Shorten: true}, 2 * time.Second * 2 / 3}, // to that with the jitter
-		{"shortened to the default", 503, []string{"Retry-After", "99999999999999999999"}, retry.Pushback{Shorten: true}, 10 * time.Second * 2 / 3},
+		{"shortened", 503, []string{"Retry-After", "3600"}, retry.Pushback{Max: 2 * time.Second, Shorten: true}, 2*time.Second - 2*time.Second/3}, // to that with the jitter
+		{"shortened to the default", 503, []string{"Retry-After", "99999999999999999999"}, retry.Pushback{Shorten: true}, 10*time.Second - 10*time.Second/3},
 		{"not shortened without need", 503, []string{"Retry-After", "5"}, retry.Pushback{Shorten: true}, 5 * time.Second},
 		{"not heard", 503, []string{"Retry-After", "3600"}, retry.Pushback{Max: -1}, usual},
 		{"RateLimit, newest form", 429, []string{"RateLimit", `"default";r=0;t=5`}, retry.Pushback{}, 5 * time.Second},
@@ -127,7 +127,7 @@ func TestPushback_JitterStaysBelowTheMaximum_R10(t *testing.T) {
 		}{
 			{"9", false, 9 * time.Second},
 			{"10", true, 10 * time.Second}, // what can be granted is not shortened
-			{"3600", true, 10 * time.Second * 2 / 3},
+			{"3600", true, 10*time.Second - 10*time.Second/3},
 		} {
 			seen := map[time.Duration]bool{}
 			for range 200 {

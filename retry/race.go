@@ -149,7 +149,7 @@ func (s *httpSide) keep(a *call.Attempt) {
 }
 
 func (s *httpSide) lose(a *call.Attempt) {
-	wasSent := false
+	var wasSent bool
 	switch {
 	case s.record.CallerErr() != nil:
 		wasSent = a.Forget(outcome.Canceled)

@@ -12,8 +12,8 @@ import (
 // per second. While all fails it still adds its share to the load, which may keep an
 // overloaded target down; [Quota] does not.
 type Ratio struct {
-	// PerCall is what each call puts in; a retry or hedge takes 1. Zero means 0.2, at most
-	// 10; negative is an error.
+	// PerCall is what each call puts in; a retry or hedge takes 1. Zero means 0.2; it must be
+	// between 0.000001 and 10.
 	PerCall float64
 	// Reserve is what it holds at the beginning. Zero means 10, negative means nothing.
 	Reserve int
@@ -27,6 +27,7 @@ const (
 	defaultReserve  = 10
 	defaultRatioMax = 100
 	perToken        = 1_000_000 // the bucket holds fractions
+	leastShare      = 1e-6      // is one of them
 )
 
 func (r Ratio) withDefaults() Ratio {
@@ -46,7 +47,7 @@ func (r Ratio) withDefaults() Ratio {
 func (r Ratio) NewAccount(previous Account) (Account, error) {
 	var errs field.Errors
 	d := r.withDefaults()
-	errs.Check(d.PerCall > 0 && d.PerCall <= 10, "PerCall", r.PerCall, "must be a number from 0 to 10")
+	errs.Check(d.PerCall >= leastShare && d.PerCall <= 10, "PerCall", r.PerCall, "must be a number from 0.000001 to 10")
 	errs.Check(d.Max >= d.Reserve && d.Max > 0 && d.Max <= math.MaxInt32, "Max", r.Max, "must not be less than Reserve, nor more than 2147483647")
 	if err := errs.Err(); err != nil {
 		return nil, err

@@ -15,7 +15,8 @@ type Throttle struct {
 	// MaxTokens is how many tokens it holds, and has at the beginning. Zero means 10, at most
 	// 1000 as in gRPC; negative is an error.
 	MaxTokens int
-	// Ratio is what a good attempt puts in. Zero means 0.1; negative is an error.
+	// Ratio is what a good attempt puts in. Zero means 0.1; it must be between 0.000001 and
+	// 1000.
 	Ratio float64
 }
 
@@ -39,7 +40,7 @@ func (t Throttle) NewAccount(previous Account) (Account, error) {
 	var errs field.Errors
 	d := t.withDefaults()
 	errs.Check(d.MaxTokens > 0 && d.MaxTokens <= 1000, "MaxTokens", t.MaxTokens, "must be between 1 and 1000")
-	errs.Check(d.Ratio > 0 && d.Ratio <= 1000 && !math.IsNaN(d.Ratio), "Ratio", t.Ratio, "must be a number from 0 to 1000")
+	errs.Check(d.Ratio >= leastShare && d.Ratio <= 1000, "Ratio", t.Ratio, "must be a number from 0.000001 to 1000")
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}

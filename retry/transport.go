@@ -55,7 +55,7 @@ func (r *Retrier) Transport(next http.RoundTripper) *Transport {
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	record := call.Join(req)
 	if record != nil {
-		return t.roundTrip(record)
+		return t.roundTrip(record) //nolint:contextcheck // the record is the context
 	}
 	if err := call.Check(req); err != nil {
 		call.Refuse(req)
@@ -63,13 +63,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if t.light && (req.Body == nil || req.Body == http.NoBody) && isIdempotent(req.Method) && !isUpgrade(req) &&
 		markOf(req.Context())&NotIdempotent == 0 && !call.MayLoop(t.next, req) {
-		return t.roundTripLight(req)
+		return t.roundTripLight(req) //nolint:contextcheck // the light call is the context
 	}
 	record = call.New(req, t.cfg)
 	if limit := t.retrier.policy.Timeout; limit > 0 {
 		record.Bound(limit, call.NewTimeout(fmt.Sprintf("retry: no response within the call's time limit of %v", limit)))
 	}
-	resp, err := t.roundTrip(record)
+	resp, err := t.roundTrip(record) //nolint:contextcheck // the record is the context
 	if err == nil {
 		resp, err = record.InTime(resp)
 	}

@@ -30,11 +30,11 @@ type (
 // NewLight makes a light call of at most so many attempts.
 func NewLight(req *http.Request, cfg *Config, attempts int) *Light {
 	l := &Light{Context: req.Context(), caller: req, cfg: cfg}
-	if outer := limitOf(l.Context); outer != nil {
+	if outer := limitOf(req.Context()); outer != nil {
 		l.limit.inside(outer)
 	}
 	l.limit.set(attempts)
-	l.req = *req.WithContext(l)
+	l.req = *req.WithContext(l) //nolint:contextcheck // a light call is the caller's context and more
 	if req.Header == nil {
 		l.req.Header = make(http.Header)
 	}

@@ -2,6 +2,7 @@ package call
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -57,7 +58,7 @@ func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Att
 	} else {
 		a.Beside = true
 		if beside.pick.Node != nil {
-			a.Tried = append(a.Tried[:len(a.Tried):len(a.Tried)], beside.pick.Node.Serial())
+			a.Tried = append(slices.Clip(a.Tried), beside.pick.Node.Serial())
 		}
 	}
 	r.parts.Add(1)
