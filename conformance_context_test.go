@@ -240,6 +240,7 @@ func theCallsTimeLimitIsADeadline(t *testing.T, s *stackUnderTest) {
 	assert.Equal(t, 3*time.Second, time.Since(start))
 	assert.Equal(t, outcome.Deadline, reason(err))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	s.settle() // an attempt on a goroutine of its own ends a moment later
 	a.AssertRequests(t, 1)
 	assert.Equal(t, 1, s.failures(a))
 }

@@ -3,6 +3,7 @@ package evenkeel_test
 import (
 	"context"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -77,6 +78,40 @@ const (
 	throttleAlone stackKind = "throttle" // breaker.NewThrottleTransport(http.Transport, ThrottleConfig{})
 )
 
+// variant is a stack with something on that is off by default. To rows it is the stack itself:
+// whatever they say of that must hold of this, too.
+type variant struct {
+	name stackKind
+	of   stackKind
+	on   func(*retry.Policy)
+	not  map[string]string // rows that are not run with it, and why
+}
+
+var variants = []variant{
+	{"hedged", full, func(p *retry.Policy) { p.Hedge = &retry.Hedge{After: hedgeAfter, Budget: -1} }, notHedged},
+	{"spooling", retryAlone, func(p *retry.Policy) { p.Spool = 64 << 10 }, notSpooled},
+}
+
+// hedgeAfter is shorter than all that rows wait for.
+const hedgeAfter = 5 * time.Millisecond
+
+// notHedged and notSpooled are rows that say what only holds without.
+var (
+	notHedged = map[string]string{
+		"T-09 a caller who cancels with a cause is no failure":             "it counts requests, of which there are two at once",
+		"T-09 a caller whose deadline has a cause is no failure":           "it counts requests, of which there are two at once",
+		"T-09 a caller who cancels an upload is no failure":                "it counts requests, of which there are two at once",
+		"T-14 a call on a dead HTTP/2 connection is repeated on a new one": "the hedge answers long before the connection is found dead",
+		"O-04 every stop has its reason":                                   "that there is no hedge is a decision, too, and is told",
+		"defect-5 every draining endpoint is accounted for":                "the hedge goes to the endpoint that stays, and nothing drains",
+		"P-01 Update keeps latencies, counts and connections":              "an endpoint that lost has closed its connection",
+	}
+	notSpooled = map[string]string{
+		"T-02 a consumed body is not replayed": "it can be",
+		"O-04 every stop has its reason":       "one of them is that the body cannot be sent again",
+	}
+)
+
 // protocol is what the servers of a row speak.
 type protocol string
 
@@ -99,7 +134,7 @@ var (
 )
 
 func TestConformance(t *testing.T) {
-	for name := range notGuarded {
+	for name := range allExceptions() {
 		assert.True(t, slices.ContainsFunc(conformanceRows(), func(r row) bool { return r.id+" "+r.name == name }), "there is no row %s", name)
 	}
 	// Rows that look at the whole process come first, and alone. Go 1.25 shares
@@ -117,13 +152,15 @@ func TestConformance(t *testing.T) {
 				if r.excepts(kind) {
 					continue
 				}
-				for _, p := range r.applies.protocols {
-					t.Run(r.id+"/"+r.name+"/"+string(kind)+"/"+string(p), func(t *testing.T) {
-						if !r.alone && together {
-							t.Parallel()
-						}
-						bubble(t, kind, p, r.run)
-					})
+				for _, v := range r.variants(kind) {
+					for _, p := range r.protocols(v) {
+						t.Run(r.id+"/"+r.name+"/"+string(v.name)+"/"+string(p), func(t *testing.T) {
+							if !r.alone && together {
+								t.Parallel()
+							}
+							bubble(t, v, p, r.run)
+						})
+					}
 				}
 			}
 		}
@@ -145,6 +182,51 @@ func (r row) excepts(kind stackKind) bool {
 	return (kind == breakerAlone || kind == throttleAlone) && notGuarded[r.id+" "+r.name] != ""
 }
 
+// costly are rows that take long: variants run them over the first protocol only.
+var costly = map[string]bool{
+	"T-16 churn leaks nothing":                         true,
+	"T-04 a stream takes no memory":                    true,
+	"T-07 the caller's request is not changed":         true,
+	"T-08 a slow body outlives the time limits":        true,
+	"B-01 in-flight counts return to zero on the wire": true,
+	"R-17 attempt 2 goes elsewhere, by round robin":    true,
+	"R-17 attempt 2 goes elsewhere, by random":         true,
+	"R-17 attempt 2 goes elsewhere, by least request":  true,
+	"R-17 attempt 2 goes elsewhere, by peak EWMA":      true,
+	"defect-7 two targets share nothing":               true,
+}
+
+// protocols returns those over which the row is run.
+func (r row) protocols(v variant) []protocol {
+	if v.on != nil && costly[r.id+" "+r.name] {
+		return r.applies.protocols[:1]
+	}
+	return r.applies.protocols
+}
+
+// allExceptions are the rows that are not run with something.
+func allExceptions() map[string]string {
+	all := maps.Clone(notGuarded)
+	for _, v := range variants {
+		maps.Copy(all, v.not)
+	}
+	for name := range costly {
+		all[name] = "it takes long"
+	}
+	return all
+}
+
+// variants returns the stack itself, and what is made of it.
+func (r row) variants(kind stackKind) []variant {
+	list := []variant{{name: kind, of: kind}}
+	for _, v := range variants {
+		if v.of == kind && v.not[r.id+" "+r.name] == "" {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
 func conformanceRows() []row {
 	return slices.Concat(
 		bodyRows(), refusalRows(), requestRows(), answerRows(), contextRows(), connectionRows(),
@@ -155,10 +237,10 @@ func conformanceRows() []row {
 
 // bubble runs a row in a bubble of its own, which is also its test for leaks: it
 // panics when a goroutine stays behind.
-func bubble(t *testing.T, kind stackKind, p protocol, run func(*testing.T, *stackUnderTest)) {
+func bubble(t *testing.T, v variant, p protocol, run func(*testing.T, *stackUnderTest)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &stackUnderTest{t: t, kind: kind, protocol: p, network: evenkeeltest.NewNetwork(t)}
+		s := &stackUnderTest{t: t, kind: v.of, variant: v, protocol: p, network: evenkeeltest.NewNetwork(t)}
 		watchdog := time.AfterFunc(48*time.Hour, func() {
 			// Pings would let the bubble's time run for ever.
 			t.Error("the row hangs")
@@ -175,6 +257,7 @@ func bubble(t *testing.T, kind stackKind, p protocol, run func(*testing.T, *stac
 type stackUnderTest struct {
 	t        *testing.T
 	kind     stackKind
+	variant  variant
 	protocol protocol
 	network  *evenkeeltest.Network
 	servers  []*evenkeeltest.Server
@@ -249,6 +332,9 @@ func (s *stackUnderTest) use(c config) {
 	}
 	if c.resolver == nil {
 		c.resolver = s.endpoints()
+	}
+	if s.variant.on != nil {
+		s.variant.on(&c.retry)
 	}
 	switch s.kind {
 	case full:
