@@ -51,7 +51,7 @@ var kinds = []kind{
 	{name: "GET", method: "GET", empty: true},
 	{name: "GET, one attempt", method: "GET", empty: true, mark: retry.Once},
 	{name: "PUT", method: "PUT"},
-	{name: "PUT of a stream", method: "PUT", stream: true, once: true},
+	{name: "PUT of a stream", method: "PUT", stream: true},
 	{name: "POST", method: "POST", once: true},
 	{name: "POST without a body", method: "POST", empty: true, once: true},
 	{name: "POST of a stream", method: "POST", stream: true, once: true},

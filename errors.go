@@ -41,8 +41,7 @@ func (e *Error) NeverSent() bool { return retry.NeverSent(e.Attempts) }
 // Timeout reports whether the call ended because time ran out. [net/url.Error]
 // asks for it.
 func (e *Error) Timeout() bool {
-	var t interface{ Timeout() bool }
-	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
+	return retry.Timeout(e.Attempts, e.Reason, e.Err)
 }
 
 // The causes of calls that are refused before anything is tried.

@@ -17,8 +17,8 @@ import (
 // transport, but not close it.
 type Hooks struct {
 	// Attempt is told of each attempt: when its response's headers have
-	// arrived, when it has failed, or when the call does not wait for it any longer, because
-	// one beside it was faster.
+	// arrived, when it has failed, or when the call does not wait for it any longer: one beside
+	// it was faster, the caller has gone, or time has run out.
 	Attempt func(Attempt)
 	// Decided is told of each decision after an attempt: stop, and why, or
 	// try again, and when; and of whether another one begins beside one that takes long.

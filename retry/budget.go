@@ -15,14 +15,17 @@ type Budget interface {
 // Account holds what is left of a budget. It must be safe for concurrent use and must not
 // block.
 type Account interface {
-	// Begin is told of each call.
+	// Begin is told of each call when it begins, and End when it has its answer.
 	Begin()
+	// End is described at Begin.
+	End()
 	// Withdraw asks for one more attempt: after one that ended with o, or, if o.Class is
-	// [outcome.Unknown], beside one. What it took, which may be 0, is told again by Report.
+	// [outcome.Unknown], beside one. What it took, at least 0 and at most math.MaxInt32, is told again
+	// by Report.
 	Withdraw(o outcome.Outcome) (cost int, ok bool)
 	// Report is told how each attempt ended, and what it had taken: 0 for the first of a
-	// call. [outcome.Refused] is one that was not made after all. Of one that lost against
-	// another nothing is told.
+	// call. [outcome.Refused] is one that was not made after all, [outcome.Superseded] one that
+	// lost against another.
 	Report(cost int, o outcome.Outcome)
 	// Tokens returns how much is left, for people.
 	Tokens() int

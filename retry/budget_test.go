@@ -318,6 +318,7 @@ type flat struct {
 	left     int
 	previous Account
 	calls    int
+	ended    int
 	reports  []int
 	classes  []outcome.Class
 	wrong    error
@@ -328,6 +329,7 @@ func (f *flat) NewAccount(previous Account) (Account, error) {
 	return f, f.wrong
 }
 func (f *flat) Begin() { f.calls++ }
+func (f *flat) End()   { f.ended++ }
 func (f *flat) Withdraw(o outcome.Outcome) (int, bool) {
 	f.classes = append(f.classes, o.Class)
 	f.left--

@@ -33,24 +33,28 @@ type contest[A comparable] struct {
 type side[A comparable] interface {
 	// begin prepares an attempt, beside another one unless that is zero. It reports false if
 	// there cannot be one.
-	begin(beside A, cost int) (a A, ok bool)
+	begin(beside A, why Action) (a A, ok bool)
 	// run makes the attempt, and blocks.
 	run(a A)
 	// ended says what follows after an attempt, and which one decides the call if none does: this
 	// one, or if it was not made after all, perhaps the one that ended before. running says
 	// that another one is under way.
 	ended(a A, running bool) (action Action, last A)
-	// due returns how much longer the attempt is to be alone, which it has been since then.
-	due(a A, since time.Time) time.Duration
+	// due returns how much longer the attempt, which was sent, is to be alone; false means for
+	// ever.
+	due(a A) (time.Duration, bool)
 	// hedge says whether another attempt begins beside it.
 	hedge(a A) Action
 	// keep keeps an answer until another attempt is sent.
 	keep(a A)
-	// unmade is told that an attempt is not begun after all, for which something was paid.
-	unmade(cost int)
-	// waits reports whether the attempt has not been sent, so that the end of the context ends
-	// it.
+	// unmade is told that an attempt does not follow from an action after all.
+	unmade(action Action)
+	// departures yields when an attempt that had been waiting is sent. It may be nil.
+	departures() <-chan struct{}
+	// waits reports whether the attempt waits to be sent, so that the end of the context ends
+	// it, and underWay whether it was.
 	waits(a A) bool
+	underWay(a A) bool
 	// lose ends an attempt that is under way, because another one has won or the context has
 	// ended, and lost tells that.
 	lose(a A)
@@ -75,24 +79,21 @@ func (c *contest[A]) drive() (last A, interrupted bool) {
 	defer func() { c.end(decided) }()
 
 	var none A
-	if !c.start(none, 0) {
+	if !c.start(none, Action{}) {
 		return none, false
 	}
-	hedges, since := true, c.clock.Now()
+	hedges := true
 	for {
-		f, what := c.await(hedges, since)
+		f, what := c.await(hedges)
 		switch what {
+		case departure:
 		case ring:
-			if c.due(c.running[0], since) > 0 {
-				continue // it was sent later than it began
-			}
 			action := c.hedge(c.running[0])
-			hedges = action.Again && c.start(c.running[0], action.Cost) // otherwise never in this call
+			hedges = action.Again && c.start(c.running[0], action) // otherwise never in this call
 		case interrupt:
 			return none, true
 		case result:
 			action, last := c.take(f)
-			since = c.clock.Now()
 			switch {
 			case action.Await:
 				hedges = hedges && last == f.attempt
@@ -101,13 +102,12 @@ func (c *contest[A]) drive() (last A, interrupted bool) {
 				c.current, decided = last, true
 				return last, false
 			case wait.Sleep(c.ctx, c.clock, action.Wait) != nil:
-				c.unmade(action.Cost)
+				c.unmade(action)
 				return none, true
 			}
-			if !c.start(none, action.Cost) {
+			if !c.start(none, action) {
 				return last, false
 			}
-			since = c.clock.Now()
 		}
 	}
 }
@@ -117,21 +117,31 @@ type happening uint8
 
 const (
 	result    happening = iota // an attempt has ended
+	departure                  // one that had been waiting was sent
 	ring                       // one has been alone for long enough
 	interrupt                  // the context has ended
 )
 
 // await waits for what happens next. What has come of an attempt counts first.
-func (c *contest[A]) await(hedges bool, since time.Time) (f finished[A], what happening) {
+func (c *contest[A]) await(hedges bool) (f finished[A], what happening) {
 	var rings chan struct{}
-	if len(c.running) == 1 && hedges {
-		rings = make(chan struct{})
-		t := c.clock.AfterFunc(c.due(c.running[0], since), func() { close(rings) })
-		defer t.Stop()
+	var departures <-chan struct{}
+	switch {
+	case len(c.running) != 1 || !hedges:
+	case !c.underWay(c.running[0]):
+		departures = c.departures()
+	default:
+		if d, ok := c.due(c.running[0]); ok {
+			rings = make(chan struct{})
+			t := c.clock.AfterFunc(d, func() { close(rings) })
+			defer t.Stop()
+		}
 	}
 	select {
 	case f = <-c.results:
 		return f, result
+	case <-departures:
+		what = departure
 	case <-rings:
 		what = ring
 	case <-c.ctx.Done():
@@ -167,8 +177,8 @@ func (c *contest[A]) take(f finished[A]) (action Action, last A) {
 }
 
 // start begins an attempt.
-func (c *contest[A]) start(beside A, cost int) bool {
-	a, ok := c.begin(beside, cost)
+func (c *contest[A]) start(beside A, why Action) bool {
+	a, ok := c.begin(beside, why)
 	if !ok {
 		return false
 	}

@@ -19,8 +19,8 @@ import (
 // share a [Retrier]; it is made once for each target, not for each call.
 //
 // An error is of type [*Error] and holds those of all calls of fn. Any error is repeated, except
-// one from [Permanent] and those that the policy's Classifier or RetryIf (with a nil request) has
-// another opinion on; one with a method RetryAfter() time.Duration says when fn may be called
+// one from [Permanent] and those that the policy's Classifier or RetryIf (with a nil request, and only
+// about errors) has another opinion on; one with a method RetryAfter() time.Duration says when fn may be called
 // again.
 //
 // The context that fn gets ends when fn has returned, if the policy has a PerAttemptTimeout, a
@@ -28,7 +28,7 @@ import (
 // result of a call that lost is dropped.
 func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, error)) (T, error) {
 	scope := call.NewScope(ctx, r.policy.MaxAttempts)
-	d := &doing[T]{Context: scope, caller: ctx, limit: &scope.Limit, retrier: r, plan: r.Begin(), fn: fn}
+	d := &doing[T]{Context: scope, caller: ctx, retrier: r, plan: r.begin(&scope.Limit), fn: fn}
 	if limit := r.policy.Timeout; limit > 0 {
 		cause := call.NewTimeout(fmt.Sprintf("retry: no result within the call's time limit of %v", limit))
 		var deadline *wait.Deadline
@@ -39,6 +39,7 @@ func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, err
 	if at, ok := ctx.Deadline(); ok && (d.givesUp.IsZero() || at.Before(d.givesUp)) {
 		d.givesUp = at
 	}
+	defer r.account.End()
 	if ctx.Err() != nil {
 		var none T
 		return none, d.interrupted()
@@ -96,12 +97,12 @@ type doing[T any] struct {
 	context.Context // the caller's, with the limits of the call
 
 	caller  context.Context
-	limit   *call.Limit
 	givesUp time.Time
 	retrier *Retrier
 	plan    Plan
 	fn      func(context.Context) (T, error)
 	delay   time.Duration // alone, 0 if there are no hedges
+	pause   pause
 
 	trials []*trial[T]
 	reason outcome.Reason
@@ -134,7 +135,7 @@ func (d *doing[T]) do() (none T, _ error) {
 		}
 		return d.result(last)
 	}
-	t, _ := d.begin(nil, 0)
+	t, _ := d.begin(nil, Action{})
 	for {
 		d.run(t)
 		action, _ := d.ended(t, false)
@@ -142,10 +143,10 @@ func (d *doing[T]) do() (none T, _ error) {
 			return d.result(t)
 		}
 		if err := wait.Sleep(d, d.retrier.policy.Clock, action.Wait); err != nil {
-			d.plan.Withdrawn(action.Cost, false)
+			d.plan.Withdrawn(action, false)
 			return none, d.interrupted()
 		}
-		t, _ = d.begin(nil, action.Cost)
+		t, _ = d.begin(nil, action)
 	}
 }
 
@@ -170,6 +171,9 @@ func (d *doing[T]) interrupted() error {
 	d.reason = outcome.Caller
 	if d.caller.Err() == nil {
 		d.reason = outcome.Deadline
+	}
+	if n := len(d.trials); n > 0 {
+		d.tell(d.trials[n-1], false, Action{Reason: d.reason})
 	}
 	return d.fail(context.Cause(d))
 }
@@ -199,14 +203,13 @@ func (d *doing[T]) fail(cause error) error {
 	return e
 }
 
-func (d *doing[T]) begin(beside *trial[T], cost int) (*trial[T], bool) {
-	t := &trial[T]{cost: cost, ctx: d, started: d.retrier.policy.Clock.Now()}
+func (d *doing[T]) begin(beside *trial[T], why Action) (*trial[T], bool) {
+	t := &trial[T]{cost: why.Cost, ctx: d, started: d.retrier.policy.Clock.Now()}
 	t.told = Attempt{Number: len(d.trials) + 1, Hedge: beside != nil}
 	if d.delay > 0 {
 		t.ctx, t.cancel = context.WithCancelCause(t.ctx)
 	}
 	d.trials = append(d.trials, t)
-	d.limit.Spend()
 	return t, true
 }
 
@@ -239,12 +242,15 @@ func (d *doing[T]) ended(t *trial[T], running bool) (Action, *trial[T]) {
 	if errors.As(t.err, &later) {
 		e.Asked, e.Pushback = true, max(later.RetryAfter(), 0)
 	}
-	if p.RetryIf != nil && e.Outcome.Class != outcome.Canceled && !t.permanent {
+	if p.RetryIf != nil && t.err != nil && e.Outcome.Class != outcome.Canceled && !t.permanent {
 		if e.Verdict = Decline; p.RetryIf(Case{Attempt: t.told, Idempotent: true}) {
 			e.Verdict = Repeat
 		}
 	}
 	action := d.plan.Next(e)
+	if action.Await {
+		d.pause.after(&d.plan, e, d.delay)
+	}
 	d.reason = action.Reason
 	d.tell(t, false, action)
 	return action, t
@@ -267,7 +273,7 @@ func (d *doing[T]) classify(t *trial[T]) outcome.Outcome {
 func (d *doing[T]) event(now time.Time) Event {
 	return Event{
 		Now: now, Idempotent: true, Replayable: true, Deadline: d.givesUp,
-		Exhausted: markOf(d.caller)&Once != 0 || !d.limit.Allows(),
+		Exhausted: markOf(d.caller)&Once != 0,
 	}
 }
 
@@ -279,12 +285,13 @@ func (d *doing[T]) tellAttempt(t *trial[T]) {
 
 func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
 	if told := d.retrier.policy.Hooks.Decided; told != nil {
+		action.reserved = false // as in tellDecided
 		told(Decision{Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action})
 	}
 }
 
-func (d *doing[T]) due(_ *trial[T], since time.Time) time.Duration {
-	return d.delay - d.retrier.policy.Clock.Now().Sub(since)
+func (d *doing[T]) due(t *trial[T]) (time.Duration, bool) {
+	return d.pause.due(d.retrier.policy.Clock.Now(), t.started.Add(d.delay))
 }
 
 func (d *doing[T]) hedge(t *trial[T]) Action {
@@ -310,14 +317,19 @@ func (d *doing[T]) lose(t *trial[T]) {
 			h.learnt.of("", t.started).record(t.told.Took)
 		}
 	}
+	d.plan.lost(t.cost, t.told.Outcome.Class)
 	t.cancel(errSuperseded)
 }
 
 func (d *doing[T]) lost(t *trial[T]) { d.tellAttempt(t) }
 
-func (d *doing[T]) unmade(cost int) { d.plan.Withdrawn(cost, false) }
+func (d *doing[T]) unmade(action Action) { d.plan.Withdrawn(action, false) }
+
+func (d *doing[T]) departures() <-chan struct{} { return nil }
 
 func (d *doing[T]) waits(*trial[T]) bool { return false }
+
+func (d *doing[T]) underWay(*trial[T]) bool { return true }
 
 func (d *doing[T]) drop(*trial[T]) {}
 

@@ -13,8 +13,8 @@
 // by a text. A body is had again by GetBody; one without is kept for another endpoint as long as
 // nobody has read it, and beyond that only with Policy.Spool.
 //
-// All retries and hedges of a target share one [Budget], which successes refill and nothing else,
-// so that retries end when the target does.
+// All retries and hedges of a target share one [Budget]. The default, a [Quota], is refilled by
+// successes and nothing else, so that retries end when the target does.
 //
 // # How a call is driven
 //

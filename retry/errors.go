@@ -32,8 +32,17 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Timeout reports whether the call ended because time ran out. [net/url.Error] asks for it.
 func (e *Error) Timeout() bool {
+	return Timeout(e.Attempts, e.Reason, e.Err)
+}
+
+// Timeout reports whether a call that failed did so because time ran out: its own, or that of its last
+// attempt.
+func Timeout(attempts []Attempt, reason outcome.Reason, err error) bool {
 	var t interface{ Timeout() bool }
-	return e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout())
+	if reason == outcome.Deadline || (errors.As(err, &t) && t.Timeout()) {
+		return true
+	}
+	return len(attempts) > 0 && attempts[len(attempts)-1].Outcome.Timeout
 }
 
 // NeverSent reports whether all attempts provably reached no server.

@@ -121,7 +121,10 @@ func AttemptsOf(r *call.Record) (attempts []Attempt) {
 // describe returns what is told of an attempt. One that the call does not wait for may still
 // be changing, so only what was noted about it is looked at.
 func describe(a *call.Attempt) Attempt {
-	d := Attempt{Number: a.Number(), Endpoint: a.Endpoint(), Hedge: a.Beside}
+	d := Attempt{Number: a.Number(), Hedge: a.Beside}
+	if a.Sent() {
+		d.Endpoint = a.Endpoint()
+	}
 	if class := a.Lost(); class != outcome.Unknown {
 		d.Outcome.Class, d.Took = class, a.LostAfter()
 		return d
@@ -145,9 +148,14 @@ func (h *Hooks) tellDecided(a *call.Attempt, hedge bool, action Action) {
 	if h.Decided == nil {
 		return
 	}
-	d := Decision{Attempt: a.Number(), Endpoint: a.Endpoint().Address, Hedge: hedge, Action: action}
-	if !hedge {
-		d.Outcome, d.Err = a.Outcome, a.Failure
+	action.reserved = false // it is nobody's business, and would show when actions are compared
+	d := Decision{Attempt: a.Number(), Hedge: hedge, Action: action}
+	if a.Sent() {
+		d.Endpoint = a.Endpoint().Address
+	}
+	if !hedge { // else it is under way
+		told := describe(a)
+		d.Outcome, d.Err = told.Outcome, told.Err
 	}
 	h.Decided(d)
 }

@@ -74,7 +74,7 @@ func (m *model) call(now time.Time) error {
 			a = plan.Hedge(e)
 			hedges = a.Again                 // one that was refused is the last
 			if a.Again && m.random(6) == 0 { // a layer below refuses it
-				plan.Withdrawn(a.Cost, true)
+				plan.Withdrawn(a, true)
 				hedges = false
 				if err := m.tokens(0); err != nil {
 					return err

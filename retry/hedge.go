@@ -21,7 +21,9 @@ import (
 type Hedge struct {
 	// After is how long an attempt is under way alone. Zero means that it is learnt: the
 	// Quantile of the latencies of the last 15 to 30 s, at least 1 ms, of the target's calls with
-	// the same method. Until there were 100 of them, nothing is hedged. Negative is an error.
+	// the same method. Until there were 100 of them, nothing is hedged. Less than 1 ms counts as
+	// 1 ms, negative is an error. If one of two attempts fails, the other one is alone for as long
+	// again, and for as long as a retry would wait.
 	After time.Duration
 	// Quantile is which part of the attempts are faster than the delay that is learnt. Zero
 	// means 0.95; it must be between 0 and 1.
@@ -79,7 +81,7 @@ func newHedger(h *Hedge, before *hedger) *hedger {
 		next.saved = before.saved
 	}
 	if next.After == 0 {
-		if next.learnt = new(latencies); before != nil && before.learnt != nil && before.Quantile == next.Quantile {
+		if next.learnt = new(latencies); before != nil && before.learnt != nil {
 			next.learnt = before.learnt
 		}
 	}
@@ -92,7 +94,7 @@ func (h *hedger) begin(method string, now time.Time) time.Duration {
 		h.saved.put(h.perCall, maxSavedHedges*perToken)
 	}
 	if h.After > 0 {
-		return h.After
+		return max(h.After, minHedgeDelay)
 	}
 	return h.learnt.of(method, now).delay(now, h.Quantile)
 }

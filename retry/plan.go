@@ -6,6 +6,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/internal/random"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
@@ -24,7 +25,7 @@ type Retrier struct {
 func NewRetrier(p Policy) (*Retrier, error) { return newRetrier(p, &Retrier{typical: new(typical)}) }
 
 // With returns a Retrier for another policy and the same calls: what is left of
-// the budget stays, if the budget is of the same kind.
+// the budget stays, if the budget is of the same kind, and so does the source of the jitter.
 func (r *Retrier) With(p Policy) (*Retrier, error) { return newRetrier(p, r) }
 
 func newRetrier(p Policy, before *Retrier) (*Retrier, error) {
@@ -40,10 +41,14 @@ func newRetrier(p Policy, before *Retrier) (*Retrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Retrier{
-		policy: p, rand: random.Floats(p.Rand), account: account,
+	r := &Retrier{
+		policy: p, rand: before.rand, account: account,
 		hedges: newHedger(p.Hedge, before.hedges), typical: before.typical,
-	}, nil
+	}
+	if r.rand == nil { // one lock for one source
+		r.rand = random.Floats(p.Rand)
+	}
+	return r, nil
 }
 
 // Policy returns the policy with its defaults.
@@ -106,22 +111,30 @@ type Action struct {
 	Await bool
 	// Reason is why there is no other attempt, empty where none was wanted.
 	Reason outcome.Reason
+
+	reserved bool // it counts for the limit of the call
 }
 
 // Plan decides what follows after each attempt of one call. It belongs to one goroutine,
 // never blocks, and reads no clock.
 type Plan struct {
 	retrier  *Retrier
-	attempts int  // that have ended and count
-	moves    int  // that were free
-	moved    bool // away from an endpoint that cannot do better
+	limit    *call.Limit // of the call with those around it, nil if there is none
+	attempts int         // that have ended and count
+	moves    int         // that were free
+	moved    bool        // away from an endpoint that cannot do better
 	waits    backoff.BackOff
 }
 
-// Begin returns the plan for a call.
+// Begin returns the plan for a call. The budget is not told of the end of the call.
 func (r *Retrier) Begin() Plan {
+	return r.begin(nil)
+}
+
+// begin returns the plan for a call that has a limit.
+func (r *Retrier) begin(limit *call.Limit) Plan {
 	r.account.Begin()
-	return Plan{retrier: r}
+	return Plan{retrier: r, limit: limit}
 }
 
 // Next takes how an attempt has ended and says what follows.
@@ -167,11 +180,26 @@ func (p *Plan) decide(e Event) Action {
 	if p.tooLate(e, wait) {
 		return Action{Reason: outcome.Deadline}
 	}
-	cost, ok := p.retrier.account.Withdraw(e.Outcome)
+	action := p.take(e.Outcome)
+	if action.Again {
+		action.Wait = wait
+	}
+	return action
+}
+
+// take takes another attempt out of the limit and the budget, or says which of them has none.
+func (p *Plan) take(o outcome.Outcome) Action {
+	if p.limit != nil && !p.limit.Reserve() {
+		return Action{Reason: outcome.Attempts}
+	}
+	cost, ok := p.retrier.account.Withdraw(o)
 	if !ok {
+		if p.limit != nil {
+			p.limit.Release()
+		}
 		return Action{Reason: outcome.Quota}
 	}
-	return Action{Again: true, Wait: wait, Cost: cost}
+	return Action{Again: true, Cost: cost, reserved: p.limit != nil}
 }
 
 // Hedge says whether another attempt begins beside the one under way, which has been for as
@@ -193,20 +221,38 @@ func (p *Plan) Hedge(e Event) Action {
 	case !r.hedges.take():
 		return Action{Reason: outcome.Quota}
 	}
-	cost, ok := r.account.Withdraw(outcome.Outcome{})
-	if !ok {
+	action := p.take(outcome.Outcome{})
+	if !action.Again {
 		r.hedges.untake()
-		return Action{Reason: outcome.Quota}
 	}
-	return Action{Again: true, Cost: cost}
+	return action
 }
 
-// Withdrawn takes back an attempt that was not made after all: a layer below has refused it.
-func (p *Plan) Withdrawn(cost int, hedge bool) {
-	p.retrier.account.Report(cost, outcome.Outcome{Class: outcome.Refused})
+// Pause returns for how long no other attempt begins beside the one under way, at least, after one
+// that has ended and does not decide; false means never.
+func (p *Plan) Pause(e Event) (time.Duration, bool) {
+	if _, stop := p.mustStop(e); stop {
+		return 0, false
+	}
+	wait, reason := p.wait(e)
+	return wait, reason == ""
+}
+
+// Withdrawn takes back an attempt that was not made after all: a layer below has refused it, or
+// the call has ended before.
+func (p *Plan) Withdrawn(a Action, hedge bool) {
+	p.retrier.account.Report(a.Cost, outcome.Outcome{Class: outcome.Refused})
+	if a.reserved {
+		p.limit.Release()
+	}
 	if hedge {
 		p.retrier.hedges.untake()
 	}
+}
+
+// lost counts an attempt that the call does not wait for, for all calls.
+func (p *Plan) lost(cost int, class outcome.Class) {
+	p.retrier.account.Report(cost, outcome.Outcome{Class: class})
 }
 
 // note counts the attempt, here and for all calls.

@@ -253,14 +253,14 @@ func TestPlan_Withdrawn(t *testing.T) {
 			require.True(t, a.Again)
 			assert.Equal(t, row.cost, a.Cost)
 			assert.Equal(t, before-row.cost, r.Tokens())
-			plan.Withdrawn(a.Cost, row.hedge)
+			plan.Withdrawn(a, row.hedge)
 			assert.Equal(t, before, r.Tokens())
 			assert.Equal(t, row.saved*perToken, r.hedges.saved.tokens.Load())
 		})
 	}
 	r := retrier(t, hedged)
 	plan := r.Begin()
-	plan.Withdrawn(0, true)
+	plan.Withdrawn(Action{}, true)
 	assert.Equal(t, defaultQuotaSize, r.Tokens(), "hedges without a bound have nothing to give back")
 }
 

@@ -3,6 +3,8 @@ package retry
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -126,6 +128,7 @@ func (p Policy) WithDefaults() Policy {
 		p.MaxAttempts = defaultMaxAttempts
 	}
 	p.Backoff = p.Backoff.withDefaults()
+	p.Idempotent, p.Statuses = slices.Clone(p.Idempotent), slices.Clone(p.Statuses) // the caller may change its own
 	if p.Pushback.Max == 0 {
 		p.Pushback.Max = defaultMaxPushback
 	}
@@ -154,7 +157,9 @@ func (p Policy) Validate() error {
 	errs.Check(p.PerAttemptTimeout >= 0, "PerAttemptTimeout", p.PerAttemptTimeout, "must not be negative")
 	errs.Check(p.Timeout >= 0, "Timeout", p.Timeout, "must not be negative")
 	errs.Under("Backoff", p.Backoff.validate())
-	if p.Budget != nil {
+	if b := reflect.ValueOf(p.Budget); b.Kind() == reflect.Pointer && b.IsNil() {
+		errs.Add("Budget", nil, "must not be a nil pointer")
+	} else if p.Budget != nil {
 		account, err := p.Budget.NewAccount(nil)
 		errs.Under("Budget", err)
 		errs.Check(account != nil || err != nil, "Budget", p.Budget, "must make an account")

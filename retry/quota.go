@@ -68,6 +68,9 @@ type quotaAccount struct {
 // Begin implements [Account].
 func (a *quotaAccount) Begin() {}
 
+// End implements [Account].
+func (a *quotaAccount) End() {}
+
 // Withdraw implements [Account].
 func (a *quotaAccount) Withdraw(o outcome.Outcome) (cost int, ok bool) {
 	if a.quota.Size < 0 {

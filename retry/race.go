@@ -22,13 +22,14 @@ func (t *Transport) hedgeDelay(record *call.Record) time.Duration {
 
 // race makes the attempts of a call that may be hedged.
 func (t *Transport) race(record *call.Record, plan *Plan, delay time.Duration) ending {
-	s := &httpSide{transport: t, record: record, plan: plan, delay: delay}
+	record.Own()
+	s := &httpSide{transport: t, record: record, plan: plan, delay: delay, sent: make(chan struct{}, 1)}
 	c := contest[*call.Attempt]{ctx: record, clock: record.Clock(), side: s}
 	a, isInterrupted := c.drive()
 	switch held := record.Held(); {
 	case isInterrupted:
 		record.DiscardAside(held)
-		return interrupted(record)
+		return t.interrupted(record, record.Last())
 	case a == nil:
 		return ending{err: call.ErrNotReplayable}
 	case !a.Sent():
@@ -36,7 +37,10 @@ func (t *Transport) race(record *call.Record, plan *Plan, delay time.Duration) e
 			held = a.Replaced()
 		}
 		record.Keep(held)
-		return refused(record, a)
+		return t.refused(record, a)
+	case a.Outcome.Class == outcome.Canceled:
+		record.DiscardAside(held)
+		return ending{err: a.Failure}
 	case a.Failure != nil && held != nil && held.Failure == nil:
 		return ending{attempt: held} // an answer is better than none
 	default:
@@ -47,22 +51,45 @@ func (t *Transport) race(record *call.Record, plan *Plan, delay time.Duration) e
 	}
 }
 
+// pause keeps attempts from beginning beside another one when one has failed: it is as if the
+// call waited for a retry.
+type pause struct {
+	until time.Time
+	never bool
+}
+
+// after begins a pause, of a delay at least, after an attempt that has ended.
+func (p *pause) after(plan *Plan, e Event, delay time.Duration) {
+	wait, ok := plan.Pause(e)
+	p.until, p.never = e.Now.Add(max(wait, delay)), p.never || !ok
+}
+
+// due returns how much time there is until an instant, and until the pause is over; false means
+// that it never is.
+func (p *pause) due(now, at time.Time) (time.Duration, bool) {
+	if p.until.After(at) {
+		at = p.until
+	}
+	return at.Sub(now), !p.never
+}
+
 // httpSide is a request in a contest.
 type httpSide struct {
 	transport *Transport
 	record    *call.Record
 	plan      *Plan
 	delay     time.Duration
+	sent      chan struct{} // an attempt was sent
+	pause     pause
 
-	awaited  *call.Attempt // has ended while another one was under way
-	about    Event         // awaited
-	noOthers bool          // all endpoints were tried
+	awaited *call.Attempt // has ended while another one was under way
+	about   Event         // awaited
 }
 
-func (s *httpSide) begin(beside *call.Attempt, cost int) (*call.Attempt, bool) {
-	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), cost, beside)
+func (s *httpSide) begin(beside *call.Attempt, why Action) (*call.Attempt, bool) {
+	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), why.paid(), beside, s.departed)
 	if a == nil {
-		if s.plan.Withdrawn(cost, beside != nil); beside == nil {
+		if s.plan.Withdrawn(why, beside != nil); beside == nil {
 			s.record.Reason = outcome.NotReplayable
 		}
 		return nil, false
@@ -89,15 +116,18 @@ func (s *httpSide) ended(a *call.Attempt, running bool) (Action, *call.Attempt) 
 	t.learn(s.record, a)
 	t.retrier.policy.Hooks.tellAttempt(a)
 	e := t.event(s.record, a)
-	s.noOthers = s.noOthers || !a.Others
-	e.Running, e.Others = running, e.Others && !s.noOthers
+	e.Running = running
+	if s.awaited != nil && s.about.Asked { // the wish of the one before still holds
+		left := s.about.Pushback - e.Now.Sub(s.about.Now)
+		e.Asked, e.Pushback = true, max(e.Pushback, left, 0)
+	}
 	return s.decided(a, e, s.plan.Next(e)), a
 }
 
 // notMade says what follows after an attempt that a layer below has refused. If another one has
 // been waiting for what comes of it, that decides.
 func (s *httpSide) notMade(a *call.Attempt, running bool) (Action, *call.Attempt) {
-	s.plan.Withdrawn(a.Cost(), a.Beside)
+	s.plan.Withdrawn(actionOf(a), a.Beside)
 	switch {
 	case running:
 		return Action{Await: true}, nil
@@ -114,25 +144,20 @@ func (s *httpSide) decided(a *call.Attempt, e Event, action Action) Action {
 	s.record.Reason = action.Reason
 	if s.awaited = nil; action.Await {
 		s.awaited, s.about = a, e
+		s.pause.after(s.plan, e, s.delay)
 	}
 	s.transport.retrier.policy.Hooks.tellDecided(a, false, action)
 	return action
 }
 
-func (s *httpSide) due(a *call.Attempt, since time.Time) time.Duration {
-	if !a.Sent() {
-		return s.delay
-	}
-	if a.Started().After(since) {
-		since = a.Started()
-	}
-	return s.delay - s.record.Clock().Now().Sub(since)
+func (s *httpSide) due(a *call.Attempt) (time.Duration, bool) {
+	return s.pause.due(s.record.Clock().Now(), a.Started().Add(s.delay))
 }
 
 func (s *httpSide) hedge(a *call.Attempt) Action {
 	e := Event{Now: s.record.Clock().Now()}
 	s.transport.complete(s.record, a, &e)
-	e.Others = (e.Others && !s.noOthers) || !a.Picked() // what is below may be anything
+	e.Others = e.Others || !a.Picked() // what is below may be anything
 	action := s.plan.Hedge(e)
 	s.transport.retrier.policy.Hooks.tellDecided(a, true, action)
 	return action
@@ -161,16 +186,30 @@ func (s *httpSide) lose(a *call.Attempt) {
 			h.learnt.of(s.record.CallerRequest().Method, a.Started()).record(a.LostAfter())
 		}
 	}
-	if !wasSent {
-		s.plan.Withdrawn(a.Cost(), a.Beside)
+	if wasSent {
+		s.plan.lost(a.Paid().Cost, a.Lost())
+	} else {
+		s.plan.Withdrawn(actionOf(a), a.Beside)
 	}
 }
 
 func (s *httpSide) lost(a *call.Attempt) { s.transport.retrier.policy.Hooks.tellAttempt(a) }
 
-func (s *httpSide) unmade(cost int) { s.plan.Withdrawn(cost, false) }
+func (s *httpSide) unmade(action Action) { s.plan.Withdrawn(action, false) }
+
+// departed is told by the goroutine of an attempt that it is sent.
+func (s *httpSide) departed() {
+	select {
+	case s.sent <- struct{}{}:
+	default:
+	}
+}
+
+func (s *httpSide) departures() <-chan struct{} { return s.sent }
 
 func (s *httpSide) waits(a *call.Attempt) bool { return a.Waits() }
+
+func (s *httpSide) underWay(a *call.Attempt) bool { return a.Sent() }
 
 func (s *httpSide) drop(a *call.Attempt) {
 	s.record.DiscardAside(a)

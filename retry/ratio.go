@@ -69,6 +69,9 @@ type ratioAccount struct {
 // Begin implements [Account].
 func (a *ratioAccount) Begin() { a.put(a.perCall, a.size) }
 
+// End implements [Account].
+func (a *ratioAccount) End() {}
+
 // Withdraw implements [Account].
 func (a *ratioAccount) Withdraw(outcome.Outcome) (cost int, ok bool) { return 1, a.take(perToken) }
 

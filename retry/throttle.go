@@ -64,6 +64,9 @@ type throttleAccount struct {
 // Begin implements [Account].
 func (a *throttleAccount) Begin() {}
 
+// End implements [Account].
+func (a *throttleAccount) End() {}
+
 // Withdraw implements [Account].
 func (a *throttleAccount) Withdraw(outcome.Outcome) (cost int, ok bool) {
 	return 0, a.tokens.Load() > a.size/2

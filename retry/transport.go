@@ -93,21 +93,24 @@ func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 	resp, err := light.Send(t.next)
 	handedOn := false
 	defer func() {
-		if !handedOn && resp != nil { // the classifier or the budget has panicked
-			_ = resp.Body.Close()
+		if !handedOn { // the classifier or the budget has panicked
+			call.Close(resp)
 		}
+		t.retrier.account.End()
 	}()
 	var o outcome.Outcome
 	if resp != nil && err == nil {
 		o = t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
 		if o.Class == outcome.Success && o.Again == outcome.No && !slices.Contains(t.retrier.policy.Statuses, resp.StatusCode) {
 			t.retrier.account.Report(0, o)
+			t.retrier.typical.noteLight(light)
 			handedOn = true
 			return light.Answer(resp), nil
 		}
 	}
 	handedOn = true
 	record, a := light.Record(resp, err, o)
+	plan.limit = record.LimitAttempts(t.retrier.policy.MaxAttempts)
 	defer record.Abort()
 	resp, err = t.finish(record, t.repeat(record, &plan, a))
 	return resp, t.wrap(record, err)
@@ -115,20 +118,21 @@ func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 
 // roundTrip makes the attempts of a call.
 func (t *Transport) roundTrip(record *call.Record) (*http.Response, error) {
+	defer t.retrier.account.End()
 	defer record.Abort()
 	p := &t.retrier.policy
-	record.LimitAttempts(p.MaxAttempts)
+	limit := record.LimitAttempts(p.MaxAttempts)
 	if p.Spool > 0 {
 		record.Spool(p.Spool)
 	}
 	if p.RetryIf != nil {
 		record.WatchHeaders()
 	}
-	plan := t.retrier.Begin()
+	plan := t.retrier.begin(limit)
 	if delay := t.hedgeDelay(record); delay > 0 {
 		return t.finish(record, t.race(record, &plan, delay))
 	}
-	return t.finish(record, t.repeat(record, &plan, t.send(record, 0)))
+	return t.finish(record, t.repeat(record, &plan, t.send(record, Action{})))
 }
 
 // ending is how the attempts of a call have ended: the one whose answer is the call's, or the
@@ -148,8 +152,8 @@ func (t *Transport) finish(record *call.Record, e ending) (*http.Response, error
 }
 
 // send makes one attempt.
-func (t *Transport) send(record *call.Record, cost int) *call.Attempt {
-	a := record.NewAttempt(t.attemptTimeout(record), cost)
+func (t *Transport) send(record *call.Record, why Action) *call.Attempt {
+	a := record.NewAttempt(t.attemptTimeout(record), why.paid())
 	_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
 	return a
 }
@@ -166,8 +170,8 @@ func (t *Transport) attemptTimeout(record *call.Record) time.Duration {
 func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) ending {
 	for {
 		if !a.Sent() {
-			plan.Withdrawn(a.Cost(), false)
-			return refused(record, a)
+			plan.Withdrawn(actionOf(a), false)
+			return t.refused(record, a)
 		}
 		t.learn(record, a)
 		t.retrier.policy.Hooks.tellAttempt(a)
@@ -178,18 +182,32 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 			return ending{a, a.Failure}
 		}
 		record.Hold(a)
-		if err := wait.Sleep(record, record.Clock(), action.Wait); err != nil {
-			plan.Withdrawn(action.Cost, false)
-			return interrupted(record)
+		if !sleep(record, action.Wait) {
+			plan.Withdrawn(action, false)
+			return t.interrupted(record, a)
 		}
-		a = t.send(record, action.Cost)
+		a = t.send(record, action)
 	}
+}
+
+// sleep reports whether the time is over, and the caller is still there.
+func sleep(record *call.Record, d time.Duration) bool {
+	err := wait.SleepOr(record, record.Clock(), d, record.Canceled())
+	return err == nil && record.CallerErr() == nil
+}
+
+// paid is what the attempt takes that follows from the action, and actionOf the action from which
+// an attempt followed, as far as matters to take it back.
+func (a Action) paid() call.Paid { return call.Paid{Cost: a.Cost, Reserved: a.reserved} }
+
+func actionOf(a *call.Attempt) Action {
+	return Action{Cost: a.Paid().Cost, reserved: a.Paid().Reserved}
 }
 
 // event is what the plan must know of an attempt that has ended.
 func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 	p := &t.retrier.policy
-	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Cost()}
+	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Paid().Cost}
 	if a.Response != nil && e.Outcome.Again == outcome.No && slices.Contains(p.Statuses, a.Response.StatusCode) {
 		e.Outcome.Again = outcome.Anywhere
 	}
@@ -200,8 +218,8 @@ func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 		return e
 	}
 	t.complete(record, a, &e)
-	if a.Response != nil {
-		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, e.Now)
+	if a.Response != nil { // the instants of calls are not for showing, dates are
+		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, record.Clock().Now())
 	}
 	return e
 }
@@ -211,9 +229,9 @@ func (t *Transport) complete(record *call.Record, a *call.Attempt, e *Event) {
 	req := record.CallerRequest()
 	e.Idempotent = t.retrier.policy.idempotent(req)
 	e.Replayable = record.Replayable()
-	e.Others = a.Others
+	e.Others = a.Others()
 	e.Deadline = record.GivesUp()
-	e.Exhausted = markOf(req.Context())&Once != 0 || !record.MayAttempt()
+	e.Exhausted = markOf(req.Context())&Once != 0
 }
 
 // ask asks the user's rule.
@@ -238,28 +256,36 @@ func (t *Transport) learn(record *call.Record, a *call.Attempt) {
 
 // refused ends a call whose attempt a layer below did not let go. The response
 // of the attempt before is still there, unless the caller has gone.
-func refused(record *call.Record, a *call.Attempt) ending {
+func (t *Transport) refused(record *call.Record, a *call.Attempt) ending {
 	before := record.Held()
+	record.Reason = outcome.ReasonOf(a.Failure)
 	if a.Outcome.Class == outcome.Canceled {
 		record.Reason = outcome.Caller
+	}
+	t.retrier.policy.Hooks.tellDecided(a, false, Action{Reason: record.Reason})
+	if a.Outcome.Class == outcome.Canceled {
 		before.Discard()
 		return ending{err: a.Failure}
 	}
-	record.Reason = outcome.ReasonOf(a.Failure)
 	if before != nil && before.Failure == nil {
 		return ending{attempt: before}
 	}
 	return ending{err: a.Failure}
 }
 
-// interrupted ends a call whose context ended while it waited.
-func interrupted(record *call.Record) ending {
+// interrupted ends a call whose caller went, or whose time ran out, while it waited after an
+// attempt, or for one.
+func (t *Transport) interrupted(record *call.Record, a *call.Attempt) ending {
 	record.Held().Discard()
 	record.Reason = outcome.Caller
-	if record.CallerErr() == nil {
+	err := context.Cause(record)
+	if gone := record.CallerErr(); gone == nil {
 		record.Reason = outcome.Deadline
+	} else if err == nil { // it went in the old way
+		err = gone
 	}
-	return ending{err: context.Cause(record)}
+	t.retrier.policy.Hooks.tellDecided(a, false, Action{Reason: record.Reason})
+	return ending{err: err}
 }
 
 // CloseIdleConnections passes the call on.

@@ -3,6 +3,8 @@ package retry
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/call"
 )
 
 // typical is about the median of the latencies of a target's good answers. It is looked at a
@@ -39,6 +41,15 @@ func (t *typical) note(took time.Duration, now time.Time) {
 		}
 	}
 	t.packed.CompareAndSwap(old, micros<<tickBits|tick) // whoever was faster has noted another one
+}
+
+// noteLight does that for the good answer of a light call, whose end nobody has noted: it looks
+// at the clock only if it is of use.
+func (t *typical) noteLight(l *call.Light) {
+	if old := t.packed.Load(); old == 0 || old&tickMask != uint64(l.Started().UnixNano())>>tickShift&tickMask {
+		now := l.Now()
+		t.note(now.Sub(l.Started()), now)
+	}
 }
 
 // latency returns it, 0 while nothing is known.

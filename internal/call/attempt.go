@@ -27,14 +27,15 @@ type Attempt struct {
 	Response *http.Response
 	Failure  error
 	Outcome  outcome.Outcome
-	// Again says that all nodes of Tried had been tried before, and Beside that the attempt is
-	// of use only at another node, because one is under way at the last of them.
-	Again, Beside bool
-	// Others says that there was another endpoint which this call has not
-	// tried, StartedOver that there was none for this attempt. Set by whoever picks.
-	Others, StartedOver bool
+	// Beside says that the attempt is of use only at another node than those of Tried, because
+	// one is under way at the last of them.
+	Beside bool
+	// StartedOver says that there was no endpoint for the attempt which the call had not tried.
+	// Set by whoever picks.
+	StartedOver bool
 
 	tracing bool // net/http finds trace by the attempt itself
+	mayLoop bool // net/http may repeat the request without a bound
 	// Tried are the serials of the nodes that this attempt had better not go to.
 	Tried []uint64
 	// Took is the time from sending to the response's headers.
@@ -43,10 +44,11 @@ type Attempt struct {
 	// the endpoint needed for the request itself.
 	Served time.Duration
 
-	cost     int32
 	number   int32
+	paid     Paid
 	prev     *Attempt // the one made before
 	pick     node.Pick
+	chooser  Chooser // nil if no layer picks
 	watcher  Watcher // may be nil
 	endpoint *discovery.Endpoint
 	start    time.Time
@@ -77,14 +79,14 @@ type attemptKey struct{}
 
 // NewAttempt prepares another attempt. Its request has the record's request
 // with a body of its own; timeout bounds the time to the response's headers,
-// zero means no bound, and cost is what it took out of the budget of retries.
-func (r *Record) NewAttempt(timeout time.Duration, cost int) *Attempt {
+// zero means no bound, and paid is what it took.
+func (r *Record) NewAttempt(timeout time.Duration, paid Paid) *Attempt {
 	a := &r.first
 	if a.record != nil {
 		a = new(Attempt)
 	}
-	a.record, a.timeout, a.prev, a.cost = r, timeout, r.last, int32(cost)
-	a.Tried, a.Again = r.tried, r.again
+	a.record, a.timeout, a.prev, a.paid = r, timeout, r.last, paid
+	a.Tried = r.tried
 	if a.number = 1; a.prev != nil {
 		a.number = a.prev.number + 1
 	}
@@ -190,8 +192,15 @@ func (a *Attempt) Sent() bool {
 // Number counts the attempts of the call, from 1.
 func (a *Attempt) Number() int { return int(a.number) }
 
-// Cost returns what the attempt took out of the budget of retries.
-func (a *Attempt) Cost() int { return int(a.cost) }
+// Paid is what an attempt took out of the budget of retries, and whether it counts for the
+// limit of its call.
+type Paid struct {
+	Cost     int
+	Reserved bool
+}
+
+// Paid returns what the attempt took.
+func (a *Attempt) Paid() Paid { return a.paid }
 
 // Started returns when the attempt was sent.
 func (a *Attempt) Started() time.Time { return a.start }
@@ -204,11 +213,28 @@ func (a *Attempt) WroteHeaders() bool { return a.wrote.Load() }
 // more than one when net/http repeated the request by itself.
 func (a *Attempt) Connections() int { return int(a.got.Load()) }
 
-// Take notes the endpoint that was picked, and when; zero means that the clock is to be
-// read. The attempt ends the pick.
-func (a *Attempt) Take(p node.Pick, now time.Time) {
-	a.pick, a.endpoint, a.start = p, p.Node.Published(), now
+// Chooser is who picks endpoints.
+type Chooser interface {
+	// Others reports whether there is an endpoint for the attempt that is neither the one
+	// picked nor one of those tried.
+	Others(a *Attempt, tried []uint64) bool
 }
+
+// Take notes the endpoint that was picked, by whom, and when; zero means that the clock is to be
+// read. The attempt ends the pick.
+func (a *Attempt) Take(p node.Pick, by Chooser, now time.Time) {
+	a.pick, a.chooser, a.endpoint, a.start = p, by, p.Node.Published(), now
+}
+
+// Others reports whether there is now another endpoint which the call has not tried. The
+// goroutine that drives the call may ask.
+func (a *Attempt) Others() bool {
+	r := a.record
+	return a.chooser != nil && !r.again && !a.StartedOver && a.chooser.Others(a, r.tried)
+}
+
+// Node returns the node that was picked, nil if no layer picks.
+func (a *Attempt) Node() *node.Node { return a.pick.Node }
 
 // Layer is embedded by the transports that join an attempt, so that the one above
 // leaves the sending to them.
@@ -248,7 +274,7 @@ func (a *Attempt) wantsConn() {
 	if a.record.plain { // below may be somebody who makes attempts of his own
 		a.opened.Store(-int64(a.record.cfg.now().Sub(a.start)))
 	}
-	if a.got.Load() >= maxConns && a.cancel != nil {
+	if a.mayLoop && a.got.Load() >= maxConns {
 		a.stopped.Store(true)
 		a.cancel(errRewind)
 	}
@@ -305,9 +331,11 @@ func (a *Attempt) Send(base http.RoundTripper) (*http.Response, error) {
 	if a.race != nil && !a.race.stage.CompareAndSwap(leaving, sent) {
 		return a.unsent(errSuperseded) // nobody waits for it any more
 	}
+	if a.race != nil {
+		a.race.onSent()
+	}
 	r.sent.Add(1)
-	r.limit.Spend()
-	if a.cancel == nil && MayLoop(base, &a.req) {
+	if a.mayLoop = MayLoop(base, &a.req); a.mayLoop && a.cancel == nil {
 		a.Context, a.cancel = context.WithCancelCause(a.Context)
 	}
 	if a.timeout > 0 {
@@ -329,9 +357,7 @@ func (a *Attempt) unsent(why error) (*http.Response, error) {
 // abort ends an attempt that a panic has interrupted.
 func (a *Attempt) abort() {
 	a.body.abandon() // nobody will close it
-	if a.Response != nil {
-		_ = a.Response.Body.Close()
-	}
+	Close(a.Response)
 	if a.pick.Node != nil && a.Outcome.Class == outcome.Unknown {
 		a.pick.Answered(outcome.Answer{Now: a.record.cfg.now(), Class: outcome.Failure})
 	}
@@ -356,7 +382,7 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		err = errNoAnswer
 	}
 	if resp != nil && err != nil {
-		_ = resp.Body.Close()
+		Close(resp)
 		resp = nil
 	}
 	a.Response, a.Failure = resp, err
@@ -365,9 +391,6 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 		a.Outcome = outcome.Outcome{Class: outcome.Superseded}
 	case a.Outcome.Class == outcome.Unknown: // or it was light
 		a.Outcome = a.classify(timedOut)
-	}
-	if a.Outcome.Class == outcome.NeverSent {
-		r.limit.Unspend()
 	}
 	a.told(r.cfg.now())
 	if resp != nil {
@@ -380,7 +403,7 @@ func (a *Attempt) settle(resp *http.Response, err error) {
 func (a *Attempt) classify(timedOut bool) outcome.Outcome {
 	r := a.record
 	facts := outcome.Attempt{
-		Request:  r.caller,
+		Request:  a.shown(),
 		Response: a.Response,
 		Err:      a.Failure,
 		TimedOut: timedOut || r.TimedOut(),
@@ -390,6 +413,15 @@ func (a *Attempt) classify(timedOut bool) outcome.Outcome {
 		facts.NeverSent = a.neverSent()
 	}
 	return r.cfg.Classify(facts)
+}
+
+// shown returns the request that users' functions see: the caller's own, but for an attempt beside
+// others, which may go on when the call is over.
+func (a *Attempt) shown() *http.Request {
+	if a.race != nil {
+		return &a.req
+	}
+	return a.record.caller
 }
 
 // neverSent reports whether the failed attempt provably reached no server: the

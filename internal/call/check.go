@@ -137,6 +137,13 @@ func (e *invalidError) Unwrap() []error { return []error{outcome.ErrInvalidReque
 
 func (e *invalidError) Reason() outcome.Reason { return outcome.Invalid }
 
+// Close closes the body of a response, if there is one.
+func Close(resp *http.Response) {
+	if resp != nil && resp.Body != nil {
+		_ = resp.Body.Close()
+	}
+}
+
 // Refuse closes the body of a request that is not sent.
 func Refuse(req *http.Request) {
 	if req.Body != nil {

@@ -54,10 +54,15 @@ func (l *Light) Value(key any) any {
 
 // Send sends the first attempt.
 func (l *Light) Send(next http.RoundTripper) (*http.Response, error) {
-	l.limit.Spend()
 	l.start = l.cfg.now()
 	return next.RoundTrip(&l.req)
 }
+
+// Started returns when the attempt was sent, and Now what the time is.
+func (l *Light) Started() time.Time { return l.start }
+
+// Now is documented at Started.
+func (l *Light) Now() time.Time { return l.cfg.now() }
 
 // Answer completes the answer of a good first attempt, which nobody else looks at.
 func (l *Light) Answer(resp *http.Response) *http.Response {
@@ -75,7 +80,7 @@ func (l *Light) Answer(resp *http.Response) *http.Response {
 func (l *Light) Record(resp *http.Response, err error, o outcome.Outcome) (*Record, *Attempt) {
 	r := New(l.caller, l.cfg)
 	r.limit, r.untraced = &l.limit, true
-	a := r.NewAttempt(0, 0)
+	a := r.NewAttempt(0, Paid{})
 	a.start = l.start
 	a.sent.Store(true)
 	r.sent.Add(1)

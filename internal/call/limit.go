@@ -6,57 +6,52 @@ import (
 )
 
 // Limit bounds the attempts of a call together with those of the calls that are made inside
-// it, so that retries around retries do not multiply: one that finds itself inside another
-// takes over the outermost bound.
+// it, so that retries around retries do not multiply. The first attempt of a call inside
+// another one is the one that is under way there; what comes on top is counted by the outermost
+// call that has a bound.
 type Limit struct {
-	outer *Limit       // that of the call around this one, nil if there is none with a bound
-	most  int32        // 0 is no bound
-	spent atomic.Int32 // attempts that count, with those of calls made inside
+	outermost *Limit       // nil if that is this one
+	most      int32        // 0 is no bound
+	extra     atomic.Int32 // attempts beyond the first one, of all calls inside, too
 }
 
-// inside makes the call one inside another. Its first attempt is the one that is under way
-// there.
+// inside makes the call one inside another.
 func (l *Limit) inside(outer *Limit) {
+	if outer.outermost != nil {
+		outer = outer.outermost
+	}
 	if outer.most > 0 {
-		l.outer, l.most = outer, outer.most
+		l.outermost = outer
 	}
 }
 
-// set sets the bound, unless a call around this one has one.
-func (l *Limit) set(n int) {
-	if l.most == 0 {
-		l.most = int32(n)
+// set sets the bound. It has no effect if a call around this one has one.
+func (l *Limit) set(n int) { l.most = int32(n) }
+
+// counter returns who counts.
+func (l *Limit) counter() *Limit {
+	if l.outermost != nil {
+		return l.outermost
+	}
+	return l
+}
+
+// Reserve counts one more attempt, if there may be one.
+func (l *Limit) Reserve() bool {
+	c := l.counter()
+	for {
+		extra := c.extra.Load()
+		if c.most > 0 && extra+1 >= c.most {
+			return false
+		}
+		if c.extra.CompareAndSwap(extra, extra+1) {
+			return true
+		}
 	}
 }
 
-// Allows reports whether there may be one more attempt.
-func (l *Limit) Allows() bool {
-	outermost := l
-	for outermost.outer != nil {
-		outermost = outermost.outer
-	}
-	return l.most == 0 || outermost.spent.Load() < l.most
-}
-
-// Spend counts an attempt: here, and unless it is the first, in the calls around this one.
-func (l *Limit) Spend() {
-	if l.spent.Add(1) == 1 {
-		return
-	}
-	for o := l.outer; o != nil; o = o.outer {
-		o.spent.Add(1)
-	}
-}
-
-// Unspend takes back what Spend counted: the attempt was never sent.
-func (l *Limit) Unspend() {
-	if l.spent.Add(-1) == 0 {
-		return
-	}
-	for o := l.outer; o != nil; o = o.outer {
-		o.spent.Add(-1)
-	}
-}
+// Release takes back what Reserve counted: the attempt was not made.
+func (l *Limit) Release() { l.counter().extra.Add(-1) }
 
 // Scope is the context of a call that is not an HTTP request, in which such may be made.
 type Scope struct {

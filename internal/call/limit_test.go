@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,58 +28,48 @@ func nest(bounds ...int) []*Limit {
 }
 
 func TestLimit_Arithmetic_R05(t *testing.T) {
-	type step struct {
-		limit  int // which one, from the outermost
-		unsent bool
-	}
-	spend := func(l int) step { return step{limit: l} }
-	unspend := func(l int) step { return step{limit: l, unsent: true} }
+	const reserve, release = 1, -1
 	for _, row := range []struct {
 		name   string
 		bounds []int
-		steps  []step
-		spent  []int32
-		allows bool // says the innermost
+		steps  []int // at the innermost
+		left   int   // how many more it allows; -1 is any number
 	}{
-		{"nothing yet", []int{3}, nil, []int32{0}, true},
-		{"below the bound", []int{3}, []step{spend(0), spend(0)}, []int32{2}, true},
-		{"the bound", []int{3}, []step{spend(0), spend(0), spend(0)}, []int32{3}, false},
-		{"no bound", []int{0}, []step{spend(0), spend(0), spend(0)}, []int32{3}, true},
-		{"a bound of one", []int{1}, []step{spend(0)}, []int32{1}, false},
-		{"never sent", []int{1}, []step{spend(0), unspend(0)}, []int32{0}, true},
-		{"never sent, then sent", []int{2}, []step{spend(0), unspend(0), spend(0), spend(0)}, []int32{2}, false},
-
-		{"the first inside is the one under way", []int{3, 3}, []step{spend(0), spend(1)}, []int32{1, 1}, true},
-		{"the second inside counts outside", []int{3, 3}, []step{spend(0), spend(1), spend(1)}, []int32{2, 2}, true},
-		{"used up inside", []int{3, 3}, []step{spend(0), spend(1), spend(1), spend(1)}, []int32{3, 3}, false},
-		{"the outer bound counts", []int{2, 9}, []step{spend(0), spend(1), spend(1)}, []int32{2, 2}, false},
-		{"also if it is the larger one", []int{9, 2}, []step{spend(0), spend(1), spend(1)}, []int32{2, 2}, true},
-		{"used up outside", []int{2, 2}, []step{spend(0), spend(0), spend(1)}, []int32{2, 1}, false},
-		{"no bound outside", []int{0, 2}, []step{spend(0), spend(1), spend(1)}, []int32{1, 2}, false},
-		{"none inside", []int{2, 0}, []step{spend(0), spend(1), spend(1)}, []int32{2, 2}, false},
-		{"none at all", []int{0, 0}, []step{spend(0), spend(1), spend(1)}, []int32{1, 2}, true},
-		{"never sent inside", []int{3, 3}, []step{spend(0), spend(1), spend(1), unspend(1)}, []int32{1, 1}, true},
-		{"never sent at all", []int{3, 3}, []step{spend(0), spend(1), unspend(1), unspend(0)}, []int32{0, 0}, true},
-
-		{"three deep", []int{3, 3, 3}, []step{spend(0), spend(1), spend(2), spend(2), spend(2)}, []int32{3, 3, 3}, false},
-		{"three deep, the middle again", []int{3, 3, 3}, []step{spend(0), spend(1), spend(2), spend(2), spend(1)}, []int32{3, 3, 2}, false},
-		{"three deep, never sent", []int{3, 3, 3}, []step{spend(0), spend(1), spend(2), spend(2), unspend(2)}, []int32{1, 1, 1}, true},
+		{"nothing yet", []int{3}, nil, 2},
+		{"the first one is free", []int{1}, nil, 0},
+		{"one more", []int{3}, []int{reserve}, 1},
+		{"the bound", []int{3}, []int{reserve, reserve}, 0},
+		{"not made after all", []int{3}, []int{reserve, reserve, release}, 1},
+		{"no bound", []int{0}, []int{reserve, reserve, reserve}, -1},
+		{"inside, the first one is the one under way", []int{3, 3}, nil, 2},
+		{"what is more inside counts outside", []int{3, 3}, []int{reserve}, 1},
+		{"used up inside", []int{3, 3}, []int{reserve, reserve}, 0},
+		{"the outer bound counts", []int{2, 9}, []int{reserve}, 0},
+		{"also if it is the larger one", []int{9, 2}, []int{reserve, reserve, reserve}, 5},
+		{"no bound outside", []int{0, 2}, []int{reserve}, 0},
+		{"none inside", []int{2, 0}, []int{reserve}, 0},
+		{"none at all", []int{0, 0}, []int{reserve, reserve}, -1},
+		{"three deep", []int{3, 9, 9}, []int{reserve, reserve}, 0},
+		{"three deep, not made after all", []int{3, 9, 9}, []int{reserve, release}, 2},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			limits := nest(row.bounds...)
+			inner := limits[len(limits)-1]
 			for _, s := range row.steps {
-				if s.unsent {
-					limits[s.limit].Unspend()
+				if s == release {
+					inner.Release()
 				} else {
-					limits[s.limit].Spend()
+					require.True(t, inner.Reserve())
 				}
 			}
-			var spent []int32
-			for _, l := range limits {
-				spent = append(spent, l.spent.Load())
+			left := 0
+			for left < 100 && inner.Reserve() {
+				left++
 			}
-			assert.Equal(t, row.spent, spent)
-			assert.Equal(t, row.allows, limits[len(limits)-1].Allows())
+			if left == 100 {
+				left = -1
+			}
+			assert.Equal(t, row.left, left)
 		})
 	}
 }
@@ -99,8 +90,7 @@ func TestLimit_LayersDoNotMultiply_R05(t *testing.T) {
 				l.inside(outer)
 			}
 			l.set(rest[0])
-			for n := 0; n == 0 || (n < rest[0] && l.Allows()); n++ { // each allows its own, too
-				l.Spend()
+			for n := 0; n == 0 || (n < rest[0] && l.Reserve()); n++ { // each allows its own, too
 				call(l, rest[1:])
 			}
 		}
@@ -110,55 +100,41 @@ func TestLimit_LayersDoNotMultiply_R05(t *testing.T) {
 	}
 }
 
+// Who asks at the same time gets no more than there is.
 func TestLimit_ConcurrentUse(t *testing.T) {
-	const workers, each = 8, 1000
-	limits := nest(workers*each+2, 5)
-	limits[0].Spend()
-	limits[1].Spend()
+	const workers, each, most = 8, 1000, 500
+	limits := nest(most+1, 5)
 	var wg sync.WaitGroup
+	var got atomic.Int32
 	for range workers {
 		wg.Go(func() {
-			for i := range each {
-				limits[1].Spend()
-				_ = limits[1].Allows()
-				if i%2 == 0 {
-					limits[1].Unspend()
+			for range each {
+				if limits[1].Reserve() {
+					got.Add(1)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	assert.EqualValues(t, workers*each/2+1, limits[0].spent.Load())
-	assert.EqualValues(t, workers*each/2+1, limits[1].spent.Load())
+	assert.EqualValues(t, most, got.Load())
 }
 
 // A function that is repeated bounds the requests inside it, and is bounded by what is around it.
 func TestLimit_Scope_R05(t *testing.T) {
 	outer := NewScope(t.Context(), 2)
-	outer.Spend()
 	inner := NewScope(context.WithoutCancel(outer), 9)
-	inner.Spend()
-	assert.True(t, inner.Allows())
-	inner.Spend()
-	assert.False(t, inner.Allows())
-	assert.False(t, outer.Allows())
-
-	outer = NewScope(t.Context(), 2)
-	outer.Spend()
-	req, err := http.NewRequestWithContext(outer, http.MethodGet, "http://users/", nil)
+	req, err := http.NewRequestWithContext(inner, http.MethodGet, "http://users/", http.NoBody)
 	require.NoError(t, err)
-	r := New(req, Config{}.Resolve())
-	r.LimitAttempts(9)
-	r.limit.Spend()
-	assert.True(t, r.MayAttempt())
-	r.limit.Spend()
-	assert.False(t, r.MayAttempt())
-	light := NewLight(req, Config{}.Resolve(), 9)
-	assert.False(t, light.limit.Allows(), "what was spent outside counts")
+	record := New(req, Config{}.Resolve())
+	limit := record.LimitAttempts(9)
+	assert.True(t, limit.Reserve())
+	assert.False(t, limit.Reserve(), "the outermost allows two")
+	assert.False(t, inner.Reserve())
+	assert.False(t, outer.Reserve())
 
 	// What is around the function is not joined.
-	wrapped := NewScope(r, 5)
+	wrapped := NewScope(record, 5)
 	assert.Nil(t, From(wrapped))
 	assert.Nil(t, FromAttempt(wrapped))
-	assert.Nil(t, NewScope(light, 5).Value(lightKey{}))
+	assert.Nil(t, NewScope(NewLight(req, Config{}.Resolve(), 9), 5).Value(lightKey{}))
 }

@@ -14,8 +14,9 @@ import (
 // that drives the call; what comes of it belongs to its own goroutine until that has handed
 // it over.
 type racer struct {
-	stage atomic.Int32
-	lost  atomic.Bool // another attempt has won
+	onSent func()
+	stage  atomic.Int32
+	lost   atomic.Bool // another attempt has won
 
 	// replaces has an answer that is thrown away once this attempt is sent.
 	replaces *Attempt
@@ -34,9 +35,20 @@ const (
 	givenUp
 )
 
+// Own makes attempts independent of the caller's request: those that nobody waits for may still
+// look at it when the call is over, and the caller reuses it. It must be called before the first
+// attempt.
+func (r *Record) Own() {
+	req := &r.first.req
+	req.Header = req.Header.Clone()
+	u := *req.URL
+	req.URL = &u
+}
+
 // NewRacer is [Record.NewAttempt] for an attempt that may run beside others, which takes a body
-// that is [Record.Rewindable]. It returns nil if the body cannot be had again.
-func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Attempt {
+// that is [Record.Rewindable]. onSent is called, by another goroutine, when it is sent. It returns
+// nil if the body cannot be had again.
+func (r *Record) NewRacer(timeout time.Duration, paid Paid, beside *Attempt, onSent func()) *Attempt {
 	source := r.source
 	if source != nil && r.lastWithBody() != nil {
 		if beside == nil && !r.detachAll() {
@@ -47,7 +59,7 @@ func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Att
 			return nil
 		}
 	}
-	a := r.NewAttempt(timeout, cost)
+	a := r.NewAttempt(timeout, paid)
 	a.race = new(racer)
 	a.Context, a.cancel = context.WithCancelCause(a.Context)
 	if source != nil {
@@ -61,6 +73,7 @@ func (r *Record) NewRacer(timeout time.Duration, cost int, beside *Attempt) *Att
 			a.Tried = append(slices.Clip(a.Tried), beside.pick.Node.Serial())
 		}
 	}
+	a.race.onSent = onSent
 	r.parts.Add(1)
 	return a
 }
@@ -100,15 +113,14 @@ func (a *Attempt) Picked() bool { return a.pick.Node != nil }
 // will be.
 func (a *Attempt) Supersede() (wasSent bool) {
 	a.race.lost.Store(true)
-	wasSent = a.Forget(outcome.Superseded)
-	a.cancel(errSuperseded)
-	return wasSent
+	return a.Forget(outcome.Superseded)
 }
 
 // Forget notes that the call does not wait for an attempt that is under way, and what that
 // means to the call. What it reports is the same.
 func (a *Attempt) Forget(class outcome.Class) (wasSent bool) {
 	a.race.gone = class
+	defer a.cancel(errSuperseded)
 	if a.race.stage.CompareAndSwap(waiting, givenUp) || a.race.stage.CompareAndSwap(leaving, givenUp) {
 		return false
 	}

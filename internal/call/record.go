@@ -45,7 +45,9 @@ type Record struct {
 	context.Context // the caller's, with the time limit of the whole call on top if there is one
 
 	cfg    *Config
-	caller *http.Request // the caller's own request
+	caller *http.Request // the caller's own request, which may be reused when the call is over
+
+	callerContext context.Context
 
 	source  io.ReadCloser // the body that the next attempt will read, or nil
 	getBody func() (io.ReadCloser, error)
@@ -87,7 +89,7 @@ type recordKey struct{}
 // context belongs to a call around this one, of which only the bound on
 // attempts is taken over.
 func New(req *http.Request, cfg *Config) *Record {
-	r := &Record{Context: req.Context(), caller: req, cfg: cfg}
+	r := &Record{Context: req.Context(), callerContext: req.Context(), caller: req, cfg: cfg}
 	r.limit = &r.limitSpace
 	if outer := limitOf(req.Context()); outer != nil {
 		r.limit.inside(outer)
@@ -146,15 +148,20 @@ func (r *Record) CallerRequest() *http.Request { return r.caller }
 // old way, which the time limit of http.Client also takes, and may be the first to: who gave
 // up is judged by that alone.
 func (r *Record) CallerErr() error {
-	if err := r.caller.Context().Err(); err != nil {
+	if err := r.callerContext.Err(); err != nil {
 		return err
 	}
 	select {
-	case <-r.caller.Cancel: //nolint:staticcheck // http.Client sets it
+	case <-r.Canceled():
 		return context.Canceled
 	default:
 		return nil
 	}
+}
+
+// Canceled is closed when the caller gives up in the old way. It may be nil.
+func (r *Record) Canceled() <-chan struct{} {
+	return r.first.req.Cancel //nolint:staticcheck // http.Client sets it
 }
 
 // GivesUp returns when the caller or the call's own limit will end it; zero is
@@ -164,7 +171,7 @@ func (r *Record) GivesUp() time.Time {
 	if r.bound != nil {
 		at = r.bound.at
 	}
-	if d, ok := r.caller.Context().Deadline(); ok && (at.IsZero() || d.Before(at)) {
+	if d, ok := r.callerContext.Deadline(); ok && (at.IsZero() || d.Before(at)) {
 		at = d
 	}
 	return at
@@ -222,12 +229,11 @@ func (r *Record) Bound(d time.Duration, cause error) {
 func (r *Record) TimedOut() bool { return r.bound != nil && r.bound.deadline.Passed() }
 
 // LimitAttempts bounds the attempts of this call together with those of calls
-// made inside it, unless a call around it has set a bound already. Attempts that
-// were never sent do not count.
-func (r *Record) LimitAttempts(n int) { r.limit.set(n) }
-
-// MayAttempt reports whether the bound allows one more attempt.
-func (r *Record) MayAttempt() bool { return r.limit.Allows() }
+// made inside it, unless a call around it has set a bound already, and returns the bound.
+func (r *Record) LimitAttempts(n int) *Limit {
+	r.limit.set(n)
+	return r.limit
+}
 
 // Hold notes that a has been tried, and keeps its answer, which is thrown away when the next attempt is
 // sent and not before: should there be none, it is still the caller's.
@@ -359,7 +365,7 @@ func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, e
 	r := New(req, cfg)
 	r.plain = cfg.Plain
 	defer r.Abort()
-	a := r.NewAttempt(0, 0)
+	a := r.NewAttempt(0, Paid{})
 	resp, err := send(a)
 	r.Finish(a)
 	return resp, err
