@@ -197,9 +197,16 @@ func keep(members []*member, match func(*member) bool) []*member {
 func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	usable, away := p.members, []*member(nil)
 	t.ill = p.inPanic && !b.rules.Panic.Reject
-	if !t.ill && p.away > 0 { // sums of weights may be equal by rounding
-		usable = keep(p.members, func(m *member) bool { return m.reasons == 0 })
-		away = keep(p.members, func(m *member) bool { return m.reasons != 0 })
+	if p.away > 0 { // sums of weights may be equal by rounding
+		against := ^node.Reasons(0)
+		if t.ill {
+			against = node.Parked // that is no opinion, but what the endpoint has said itself
+		}
+		usable = keep(p.members, func(m *member) bool { return m.reasons&against == 0 })
+		away = keep(p.members, func(m *member) bool { return m.reasons&against != 0 })
+		if t.ill && len(usable) == 0 {
+			usable, away = p.members, nil
+		}
 	}
 	if len(usable) == 0 {
 		return t, nil

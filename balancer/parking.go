@@ -10,8 +10,8 @@ import (
 )
 
 // parking is an endpoint that has asked to be left alone for a while: it gets no traffic
-// until then, unless too few others are available (Rules.Panic), and comes back by way of
-// slow start. Guarded by the pool's lock.
+// until then, unless there is no other, and comes back by way of slow start. Guarded by the
+// pool's lock.
 type parking struct {
 	lasts time.Duration
 	until time.Time

@@ -234,7 +234,7 @@ func TestParking_TooFewOthers_B09(t *testing.T) {
 	}{
 		{"the only one", Panic{}, 1, 1, 1, true},
 		{"half", Panic{}, 4, 2, 2, false},
-		{"more than half", Panic{}, 4, 3, 4, true},
+		{"more than half: the one that is left", Panic{}, 4, 3, 1, true},
 		{"all", Panic{}, 4, 4, 4, true},
 		{"more than half, and no panic", Panic{Threshold: -1}, 4, 3, 1, false},
 		{"all, and no panic", Panic{Threshold: -1}, 4, 4, 0, false},

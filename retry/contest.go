@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/clock"
-	"github.com/evenkeel-go/evenkeel/internal/wait"
 )
 
 // contest drives a call whose attempts may run beside each other, two at most. Each runs on a
@@ -47,6 +46,8 @@ type side[A comparable] interface {
 	hedge(a A) Action
 	// keep keeps an answer until another attempt is sent.
 	keep(a A)
+	// sleep reports whether the time is over, and the caller is still there.
+	sleep(d time.Duration) bool
 	// unmade is told that an attempt does not follow from an action after all.
 	unmade(action Action)
 	// departures yields when an attempt that had been waiting is sent. It may be nil.
@@ -101,7 +102,7 @@ func (c *contest[A]) drive() (last A, interrupted bool) {
 			case !action.Again:
 				c.current, decided = last, true
 				return last, false
-			case wait.Sleep(c.ctx, c.clock, action.Wait) != nil:
+			case !c.sleep(action.Wait):
 				c.unmade(action)
 				return none, true
 			}

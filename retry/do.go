@@ -142,7 +142,7 @@ func (d *doing[T]) do() (none T, _ error) {
 		if !action.Again {
 			return d.result(t)
 		}
-		if err := wait.Sleep(d, d.retrier.policy.Clock, action.Wait); err != nil {
+		if !d.sleep(action.Wait) {
 			d.plan.Withdrawn(action, false)
 			return none, d.interrupted()
 		}
@@ -326,6 +326,10 @@ func (d *doing[T]) lost(t *trial[T]) { d.tellAttempt(t) }
 func (d *doing[T]) unmade(action Action) { d.plan.Withdrawn(action, false) }
 
 func (d *doing[T]) departures() <-chan struct{} { return nil }
+
+func (d *doing[T]) sleep(t time.Duration) bool {
+	return wait.Sleep(d, d.retrier.policy.Clock, t) == nil
+}
 
 func (d *doing[T]) waits(*trial[T]) bool { return false }
 

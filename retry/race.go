@@ -207,6 +207,8 @@ func (s *httpSide) departed() {
 
 func (s *httpSide) departures() <-chan struct{} { return s.sent }
 
+func (s *httpSide) sleep(d time.Duration) bool { return sleep(s.record, d) }
+
 func (s *httpSide) waits(a *call.Attempt) bool { return a.Waits() }
 
 func (s *httpSide) underWay(a *call.Attempt) bool { return a.Sent() }

@@ -119,10 +119,14 @@ func From(ctx context.Context) *Record {
 // is only joined before its first attempt: what comes later is a call inside the
 // call.
 func Join(req *http.Request) *Record {
-	if r := From(req.Context()); r != nil && r.last == nil {
-		return r
+	r := From(req.Context())
+	if r == nil {
+		return nil
 	}
-	return nil
+	if a := FromAttempt(req.Context()); (a != nil && a.record == r) || r.last != nil {
+		return nil // inside an attempt, which may be one of several, nothing of the record is looked at
+	}
+	return r
 }
 
 // Value implements [context.Context].
