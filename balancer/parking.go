@@ -31,7 +31,7 @@ const shortPark = time.Second
 
 // Overloaded implements [node.Watcher].
 func (m *member) Overloaded(a outcome.Answer) {
-	if d, ok := pushback.Wait(a.Status, a.Header, m.pool.clock.Now()); ok && d > 0 {
+	if d, ok := pushback.Wait(a.Status, a.Header, m.pool.clock.Now); ok && d > 0 {
 		m.pool.park(m, d)
 	}
 }

@@ -139,18 +139,18 @@ func (r *Retrier) begin(limit *call.Limit) Plan {
 
 // Next takes how an attempt has ended and says what follows.
 func (p *Plan) Next(e Event) Action {
-	p.note(e)
-	return p.decide(e)
+	p.note(e.Cost, e.Outcome, e.Took, e.Now)
+	return p.decide(&e)
 }
 
 // Reconsider is Next for an attempt that it has been told of when another one was under way,
 // which was not made after all.
 func (p *Plan) Reconsider(e Event) Action {
 	e.Running = false
-	return p.decide(e)
+	return p.decide(&e)
 }
 
-func (p *Plan) decide(e Event) Action {
+func (p *Plan) decide(e *Event) Action {
 	if e.Verdict == Repeat {
 		e.Outcome.Again, e.Idempotent = max(e.Outcome.Again, outcome.Anywhere), true
 	}
@@ -216,7 +216,7 @@ func (p *Plan) Hedge(e Event) Action {
 		return Action{Reason: outcome.NoEndpoints}
 	case p.attempts+1 >= r.policy.MaxAttempts || e.Exhausted:
 		return Action{Reason: outcome.Attempts}
-	case p.tooLate(e, 0):
+	case p.tooLate(&e, 0):
 		return Action{Reason: outcome.Deadline}
 	case !r.hedges.take():
 		return Action{Reason: outcome.Quota}
@@ -231,10 +231,10 @@ func (p *Plan) Hedge(e Event) Action {
 // Pause returns for how long no other attempt begins beside the one under way, at least, after one
 // that has ended and does not decide; false means never.
 func (p *Plan) Pause(e Event) (time.Duration, bool) {
-	if _, stop := p.mustStop(e); stop {
+	if _, stop := p.mustStop(&e); stop {
 		return 0, false
 	}
-	wait, reason := p.wait(e)
+	wait, reason := p.wait(&e)
 	return wait, reason == ""
 }
 
@@ -255,24 +255,24 @@ func (p *Plan) lost(cost int, class outcome.Class) {
 	p.retrier.account.Report(cost, outcome.Outcome{Class: class})
 }
 
-// note counts the attempt, here and for all calls.
-func (p *Plan) note(e Event) {
+// note counts an attempt, here and for all calls.
+func (p *Plan) note(cost int, o outcome.Outcome, took time.Duration, now time.Time) {
 	p.attempts++
-	p.retrier.account.Report(e.Cost, e.Outcome)
-	if e.Outcome.Class.Good() {
-		p.retrier.typical.note(e.Took, e.Now)
+	p.retrier.account.Report(cost, o)
+	if o.Class.Good() {
+		p.retrier.typical.note(took, now)
 	}
 }
 
 // decides reports whether the attempt decides the call although another one is under way: one
 // that failed, or had better be repeated, does not.
-func (p *Plan) decides(e Event) bool {
+func (p *Plan) decides(e *Event) bool {
 	final := e.Outcome.Again == outcome.No || e.Verdict == Decline
 	return e.Outcome.Class == outcome.Canceled || (e.Outcome.Class.Good() && final)
 }
 
 // mustStop says whether the request may not be sent again, or should not be.
-func (p *Plan) mustStop(e Event) (outcome.Reason, bool) {
+func (p *Plan) mustStop(e *Event) (outcome.Reason, bool) {
 	switch {
 	case e.Outcome.Class == outcome.Canceled:
 		return outcome.Caller, true
@@ -295,14 +295,14 @@ func (p *Plan) mustStop(e Event) (outcome.Reason, bool) {
 
 // freeMove says whether the call moves on to another endpoint at no cost: the
 // connection was refused at once, so no server has done any work.
-func (p *Plan) freeMove(e Event) bool {
+func (p *Plan) freeMove(e *Event) bool {
 	return e.Outcome.Class == outcome.NeverSent && !e.Outcome.Timeout && e.Others &&
 		!e.Exhausted && p.moves < maxFreeMoves && p.retrier.policy.MaxAttempts > 1
 }
 
 // wait returns how long to wait, not at all for an endpoint that was not tried, or why there
 // is no waiting.
-func (p *Plan) wait(e Event) (time.Duration, outcome.Reason) {
+func (p *Plan) wait(e *Event) (time.Duration, outcome.Reason) {
 	if e.Others {
 		return 0, ""
 	}
@@ -344,7 +344,7 @@ func (p *Policy) waits(random func() float64) backoff.BackOff {
 
 // tooLate reports whether an attempt after a wait could not be expected to end before the
 // deadline.
-func (p *Plan) tooLate(e Event, wait time.Duration) bool {
+func (p *Plan) tooLate(e *Event, wait time.Duration) bool {
 	if e.Deadline.IsZero() {
 		return false
 	}

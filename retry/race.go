@@ -21,9 +21,9 @@ func (t *Transport) hedgeDelay(record *call.Record) time.Duration {
 }
 
 // race makes the attempts of a call that may be hedged.
-func (t *Transport) race(record *call.Record, plan *Plan, delay time.Duration) ending {
+func (t *Transport) race(record *call.Record, plan Plan, delay time.Duration) ending {
 	record.Own()
-	s := &httpSide{transport: t, record: record, plan: plan, delay: delay, sent: make(chan struct{}, 1)}
+	s := &httpSide{transport: t, record: record, plan: &plan, delay: delay, sent: make(chan struct{}, 1)}
 	c := contest[*call.Attempt]{ctx: record, clock: record.Clock(), side: s}
 	a, isInterrupted := c.drive()
 	switch held := record.Held(); {

@@ -130,7 +130,7 @@ func (t *Transport) roundTrip(record *call.Record) (*http.Response, error) {
 	}
 	plan := t.retrier.begin(limit)
 	if delay := t.hedgeDelay(record); delay > 0 {
-		return t.finish(record, t.race(record, &plan, delay))
+		return t.finish(record, t.race(record, plan, delay))
 	}
 	return t.finish(record, t.repeat(record, &plan, t.send(record, Action{})))
 }
@@ -175,7 +175,12 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 		}
 		t.learn(record, a)
 		t.retrier.policy.Hooks.tellAttempt(a)
-		action := plan.Next(t.event(record, a))
+		var action Action
+		if t.settled(a) {
+			plan.note(a.Paid().Cost, a.Outcome, a.Took, a.Ended())
+		} else {
+			action = plan.Next(t.event(record, a))
+		}
 		record.Reason = action.Reason
 		t.retrier.policy.Hooks.tellDecided(a, false, action)
 		if !action.Again {
@@ -204,6 +209,13 @@ func actionOf(a *call.Attempt) Action {
 	return Action{Cost: a.Paid().Cost, reserved: a.Paid().Reserved}
 }
 
+// settled reports whether an answer is good and nobody could think otherwise, so that there is
+// nothing to decide.
+func (t *Transport) settled(a *call.Attempt) bool {
+	p := &t.retrier.policy
+	return a.Outcome.Class.Good() && a.Outcome.Again == outcome.No && p.RetryIf == nil && len(p.Statuses) == 0
+}
+
 // event is what the plan must know of an attempt that has ended.
 func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 	p := &t.retrier.policy
@@ -218,8 +230,8 @@ func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 		return e
 	}
 	t.complete(record, a, &e)
-	if a.Response != nil { // the instants of calls are not for showing, dates are
-		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, record.Clock().Now())
+	if a.Response != nil && len(a.Response.Header) > 0 { // the instants of calls are not for showing, dates are
+		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, record.Clock().Now)
 	}
 	return e
 }

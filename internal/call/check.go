@@ -15,7 +15,7 @@ import (
 func Check(req *http.Request) error {
 	var errs field.Errors
 	checkURL(req, &errs)
-	if req.Method != "" && !isToken(req.Method) {
+	if !isMethod(req.Method) {
 		errs.Add("Request.Method", req.Method, "must be a token")
 	}
 	if len(req.Header) > 0 { // to range over nothing takes longer than to see that
@@ -83,6 +83,15 @@ func checkTrailer(h http.Header, errs *field.Errors) {
 			errs.Add("Request.Trailer", name, "must not be a trailer")
 		}
 	}
+}
+
+// isMethod reports whether s may be a method; empty is GET.
+func isMethod(s string) bool {
+	switch s {
+	case "", http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete, http.MethodPatch:
+		return true // as nearly always
+	}
+	return isToken(s)
 }
 
 // isToken reports whether s is a token of RFC 9110, section 5.6.2.

@@ -17,9 +17,10 @@ const longest = 365 * 24 * time.Hour
 // (429) may instead say when the limit is lifted, in one of the headers that are in use for
 // that: RateLimit (draft-ietf-httpapi-ratelimit-headers, in its newest form "name";r=0;t=30 and
 // the older one remaining=0, reset=30), RateLimit-Reset, X-RateLimit-Reset or
-// X-Rate-Limit-Reset. Of these only what belongs to a limit that is used up counts.
-func Wait(status int, h http.Header, now time.Time) (time.Duration, bool) {
-	if d, ok := RetryAfter(h, now); ok || status != http.StatusTooManyRequests {
+// X-Rate-Limit-Reset. Of these only what belongs to a limit that is used up counts. now is asked
+// if there is a date, and the server has not told its own time.
+func Wait(status int, h http.Header, now func() time.Time) (time.Duration, bool) {
+	if d, ok := retryAfter(h, now); ok || status != http.StatusTooManyRequests {
 		return d, ok
 	}
 	if d, ok := rateLimit(h); ok {
@@ -29,7 +30,7 @@ func Wait(status int, h http.Header, now time.Time) (time.Duration, bool) {
 		if left, err := strconv.ParseFloat(h.Get(prefix+"Remaining"), 64); err == nil && left > 0 {
 			continue
 		}
-		if d, ok := reset(h.Get(prefix+"Reset"), serverTime(h, now)); ok {
+		if d, ok := reset(h.Get(prefix+"Reset"), h, now); ok {
 			return d, true
 		}
 	}
@@ -41,11 +42,15 @@ func Wait(status int, h http.Header, now time.Time) (time.Duration, bool) {
 // several the longest counts. A date is compared with the server's own clock, if the answer
 // has a Date.
 func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
+	return retryAfter(h, func() time.Time { return now })
+}
+
+func retryAfter(h http.Header, now func() time.Time) (d time.Duration, ok bool) {
 	for _, value := range h["Retry-After"] {
 		value = strings.TrimSpace(value)
 		next, valid := digits(value)
 		if !valid {
-			next, valid = date(value, serverTime(h, now))
+			next, valid = date(value, h, now)
 		}
 		if valid {
 			d, ok = max(d, next), true
@@ -55,11 +60,11 @@ func RetryAfter(h http.Header, now time.Time) (d time.Duration, ok bool) {
 }
 
 // serverTime returns the time at the server, as far as it is known.
-func serverTime(h http.Header, now time.Time) time.Time {
+func serverTime(h http.Header, now func() time.Time) time.Time {
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		return date
 	}
-	return now
+	return now()
 }
 
 // digits reads a number of seconds as the standard has it, however large.
@@ -90,12 +95,12 @@ func number(s string) (float64, bool) {
 }
 
 // date reads one of the three forms of an HTTP date.
-func date(s string, now time.Time) (time.Duration, bool) {
+func date(s string, h http.Header, now func() time.Time) (time.Duration, bool) {
 	at, err := http.ParseTime(s)
 	if err != nil {
 		return 0, false
 	}
-	return min(max(at.Sub(now), 0), longest), true
+	return min(max(at.Sub(serverTime(h, now)), 0), longest), true
 }
 
 // Numbers above these are no spans of seconds but instants: seconds since 1970, or
@@ -107,18 +112,17 @@ const (
 
 // reset reads the value of a header that ends in Reset: seconds from now, an instant in
 // seconds or milliseconds since 1970, or an HTTP date.
-func reset(s string, now time.Time) (time.Duration, bool) {
+func reset(s string, h http.Header, now func() time.Time) (time.Duration, bool) {
 	s = strings.TrimSpace(s)
 	n, ok := number(s)
 	if !ok {
-		return date(s, now)
+		return date(s, h, now)
 	}
 	switch {
 	case n >= epochMillis:
-		n -= float64(now.UnixMilli())
-		n /= 1000
+		n = (n - float64(serverTime(h, now).UnixMilli())) / 1000
 	case n >= epochSeconds:
-		n -= float64(now.UnixMilli()) / 1000
+		n -= float64(serverTime(h, now).UnixMilli()) / 1000
 	}
 	return time.Duration(min(max(n, 0), longest.Seconds()) * float64(time.Second)), true
 }

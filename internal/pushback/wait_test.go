@@ -66,14 +66,14 @@ func TestWait_RateLimit_R11(t *testing.T) {
 // checkWait checks what an answer with that header asks for, and that only 429 does.
 func checkWait(t *testing.T, want time.Duration, h http.Header) {
 	t.Helper()
-	got, ok := Wait(http.StatusTooManyRequests, h, now)
+	got, ok := Wait(http.StatusTooManyRequests, h, func() time.Time { return now })
 	if !ok {
 		assert.Zero(t, got)
 		got = absent
 	}
 	assert.Equal(t, want, got)
 	for _, status := range []int{200, 403, 502, 503, 504, 0} {
-		_, ok := Wait(status, h, now)
+		_, ok := Wait(status, h, func() time.Time { return now })
 		assert.False(t, ok, "%d says nothing of a limit", status)
 	}
 }
@@ -134,12 +134,12 @@ func TestWait_Reset_R11(t *testing.T) {
 						h.Set(name, value)
 					}
 				}
-				got, ok := Wait(http.StatusTooManyRequests, h, now)
+				got, ok := Wait(http.StatusTooManyRequests, h, func() time.Time { return now })
 				if !ok {
 					got = absent
 				}
 				assert.InDelta(t, row.want, got, float64(time.Microsecond)) // they are fractions on the way
-				_, ok = Wait(http.StatusServiceUnavailable, h, now)
+				_, ok = Wait(http.StatusServiceUnavailable, h, func() time.Time { return now })
 				assert.False(t, ok, "only 429 says that a limit was reached")
 			})
 		}
@@ -169,7 +169,7 @@ func TestWait_WhichHeaderCounts(t *testing.T) {
 		{"no header at all", nil, absent},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, ok := Wait(http.StatusTooManyRequests, row.header, now)
+			got, ok := Wait(http.StatusTooManyRequests, row.header, func() time.Time { return now })
 			if !ok {
 				got = absent
 			}
@@ -177,7 +177,7 @@ func TestWait_WhichHeaderCounts(t *testing.T) {
 		})
 	}
 	for _, status := range []int{429, 502, 503, 504} {
-		got, ok := Wait(status, header("Retry-After", "3"), now)
+		got, ok := Wait(status, header("Retry-After", "3"), func() time.Time { return now })
 		assert.True(t, ok, "%d", status)
 		assert.Equal(t, 3*s, got)
 	}
@@ -201,11 +201,11 @@ func FuzzWait(f *testing.F) {
 			"X-Ratelimit-Reset": {xReset}, "X-Rate-Limit-Remaining": {left}, "X-Rate-Limit-Reset": {limit}, "Date": {date},
 		}
 		for _, status := range []int{429, 503} {
-			got, ok := Wait(status, h, now)
+			got, ok := Wait(status, h, func() time.Time { return now })
 			if got < 0 || got > longest || (!ok && got != 0) {
 				t.Fatalf("%v: %v, %v", h, got, ok)
 			}
-			if again, same := Wait(status, h, now); again != got || same != ok {
+			if again, same := Wait(status, h, func() time.Time { return now }); again != got || same != ok {
 				t.Fatalf("%v: not the same twice", h)
 			}
 			if asked, heard := RetryAfter(h, now); heard && (asked != got || !ok) {
@@ -216,7 +216,7 @@ func FuzzWait(f *testing.F) {
 		}
 		if n, err := strconv.ParseUint(xReset, 10, 32); err == nil && n < 1e9 {
 			want := time.Duration(min(float64(n), longest.Seconds())) * time.Second
-			got, ok := Wait(429, http.Header{"X-Ratelimit-Reset": {xReset}}, now)
+			got, ok := Wait(429, http.Header{"X-Ratelimit-Reset": {xReset}}, func() time.Time { return now })
 			if !ok || math.Abs(float64(got-want)) > 1000 {
 				t.Fatalf("%q: %v", xReset, got)
 			}
