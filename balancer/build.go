@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
@@ -30,6 +31,11 @@ type member struct {
 
 // Changed implements [node.Watcher].
 func (m *member) Changed() { m.pool.changed(m) }
+
+// Others implements [node.Watcher].
+func (m *member) Others(tried []uint64, req *http.Request) bool {
+	return m.pool.Others(Pick{node.Pick{Node: m.node}}, Info{Tried: tried, Request: req})
+}
 
 // Ended implements [node.Watcher].
 func (m *member) Ended(counted bool) { m.pool.ended(counted) }

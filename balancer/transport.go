@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/call"
-	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/orca"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
@@ -63,7 +62,7 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 		}
 		a.StartedOver = true
 	}
-	a.Take(pick.pick, (*chooser)(t.pool), sending)
+	a.Take(pick.pick, sending)
 	resp, err := a.Send(pick.Transport())
 	if resp != nil && t.pool.hideReports.Load() {
 		resp.Header.Del(orca.Header)
@@ -73,14 +72,6 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 		t.pool.Refresh()
 	}
 	return resp, err
-}
-
-// chooser is a pool, as attempts see it.
-type chooser Pool
-
-// Others implements [call.Chooser].
-func (c *chooser) Others(a *call.Attempt, tried []uint64) bool {
-	return (*Pool)(c).Others(Pick{node.Pick{Node: a.Node()}}, Info{Tried: tried, Request: a.Request()})
 }
 
 // CloseIdleConnections closes the connections of all endpoints that nobody uses.

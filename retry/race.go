@@ -187,7 +187,7 @@ func (s *httpSide) lose(a *call.Attempt) {
 		}
 	}
 	if wasSent {
-		s.plan.lost(a.Paid().Cost, a.Lost())
+		s.plan.lost(int(a.Paid().Cost), a.Lost())
 	} else {
 		s.plan.Withdrawn(actionOf(a), a.Beside)
 	}

@@ -177,7 +177,7 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 		t.retrier.policy.Hooks.tellAttempt(a)
 		var action Action
 		if t.settled(a) {
-			plan.note(a.Paid().Cost, a.Outcome, a.Took, a.Ended())
+			plan.note(int(a.Paid().Cost), a.Outcome, a.Took, a.Ended())
 		} else {
 			action = plan.Next(t.event(record, a))
 		}
@@ -203,10 +203,10 @@ func sleep(record *call.Record, d time.Duration) bool {
 
 // paid is what the attempt takes that follows from the action, and actionOf the action from which
 // an attempt followed, as far as matters to take it back.
-func (a Action) paid() call.Paid { return call.Paid{Cost: a.Cost, Reserved: a.reserved} }
+func (a Action) paid() call.Paid { return call.Paid{Cost: int32(a.Cost), Reserved: a.reserved} }
 
 func actionOf(a *call.Attempt) Action {
-	return Action{Cost: a.Paid().Cost, reserved: a.Paid().Reserved}
+	return Action{Cost: int(a.Paid().Cost), reserved: a.Paid().Reserved}
 }
 
 // settled reports whether an answer is good and nobody could think otherwise, so that there is
@@ -219,7 +219,7 @@ func (t *Transport) settled(a *call.Attempt) bool {
 // event is what the plan must know of an attempt that has ended.
 func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 	p := &t.retrier.policy
-	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: a.Paid().Cost}
+	e := Event{Now: a.Ended(), Outcome: a.Outcome, Took: a.Took, Cost: int(a.Paid().Cost)}
 	if a.Response != nil && e.Outcome.Again == outcome.No && slices.Contains(p.Statuses, a.Response.StatusCode) {
 		e.Outcome.Again = outcome.Anywhere
 	}

@@ -48,7 +48,6 @@ type Attempt struct {
 	paid     Paid
 	prev     *Attempt // the one made before
 	pick     node.Pick
-	chooser  Chooser // nil if no layer picks
 	watcher  Watcher // may be nil
 	endpoint *discovery.Endpoint
 	start    time.Time
@@ -195,7 +194,7 @@ func (a *Attempt) Number() int { return int(a.number) }
 // Paid is what an attempt took out of the budget of retries, and whether it counts for the
 // limit of its call.
 type Paid struct {
-	Cost     int
+	Cost     int32
 	Reserved bool
 }
 
@@ -213,28 +212,18 @@ func (a *Attempt) WroteHeaders() bool { return a.wrote.Load() }
 // more than one when net/http repeated the request by itself.
 func (a *Attempt) Connections() int { return int(a.got.Load()) }
 
-// Chooser is who picks endpoints.
-type Chooser interface {
-	// Others reports whether there is an endpoint for the attempt that is neither the one
-	// picked nor one of those tried.
-	Others(a *Attempt, tried []uint64) bool
-}
-
-// Take notes the endpoint that was picked, by whom, and when; zero means that the clock is to be
+// Take notes the endpoint that was picked, and when; zero means that the clock is to be
 // read. The attempt ends the pick.
-func (a *Attempt) Take(p node.Pick, by Chooser, now time.Time) {
-	a.pick, a.chooser, a.endpoint, a.start = p, by, p.Node.Published(), now
+func (a *Attempt) Take(p node.Pick, now time.Time) {
+	a.pick, a.endpoint, a.start = p, p.Node.Published(), now
 }
 
 // Others reports whether there is now another endpoint which the call has not tried. The
 // goroutine that drives the call may ask.
 func (a *Attempt) Others() bool {
 	r := a.record
-	return a.chooser != nil && !r.again && !a.StartedOver && a.chooser.Others(a, r.tried)
+	return a.pick.Node != nil && !r.again && !a.StartedOver && a.pick.Node.Watcher().Others(r.tried, &a.req)
 }
-
-// Node returns the node that was picked, nil if no layer picks.
-func (a *Attempt) Node() *node.Node { return a.pick.Node }
 
 // Layer is embedded by the transports that join an attempt, so that the one above
 // leaves the sending to them.

@@ -47,8 +47,6 @@ type Record struct {
 	cfg    *Config
 	caller *http.Request // the caller's own request, which may be reused when the call is over
 
-	callerContext context.Context
-
 	source  io.ReadCloser // the body that the next attempt will read, or nil
 	getBody func() (io.ReadCloser, error)
 	spool   *spool // the source, if that can be read again; else nil
@@ -78,6 +76,7 @@ type Record struct {
 
 // bound is the time limit of the whole call.
 type bound struct {
+	caller   context.Context // that of the record without the limit
 	deadline *wait.Deadline
 	at       time.Time
 	cause    error
@@ -89,7 +88,7 @@ type recordKey struct{}
 // context belongs to a call around this one, of which only the bound on
 // attempts is taken over.
 func New(req *http.Request, cfg *Config) *Record {
-	r := &Record{Context: req.Context(), callerContext: req.Context(), caller: req, cfg: cfg}
+	r := &Record{Context: req.Context(), caller: req, cfg: cfg}
 	r.limit = &r.limitSpace
 	if outer := limitOf(req.Context()); outer != nil {
 		r.limit.inside(outer)
@@ -152,7 +151,7 @@ func (r *Record) CallerRequest() *http.Request { return r.caller }
 // old way, which the time limit of http.Client also takes, and may be the first to: who gave
 // up is judged by that alone.
 func (r *Record) CallerErr() error {
-	if err := r.callerContext.Err(); err != nil {
+	if err := r.callerContext().Err(); err != nil {
 		return err
 	}
 	select {
@@ -161,6 +160,15 @@ func (r *Record) CallerErr() error {
 	default:
 		return nil
 	}
+}
+
+// callerContext is the caller's own. The caller's request may be reused when the call is over, so
+// it is not asked.
+func (r *Record) callerContext() context.Context {
+	if r.bound != nil {
+		return r.bound.caller
+	}
+	return r.Context
 }
 
 // Canceled is closed when the caller gives up in the old way. It may be nil.
@@ -175,7 +183,7 @@ func (r *Record) GivesUp() time.Time {
 	if r.bound != nil {
 		at = r.bound.at
 	}
-	if d, ok := r.callerContext.Deadline(); ok && (at.IsZero() || d.Before(at)) {
+	if d, ok := r.callerContext().Deadline(); ok && (at.IsZero() || d.Before(at)) {
 		at = d
 	}
 	return at
@@ -225,7 +233,7 @@ func (r *Record) WatchHeaders() { r.watches = true }
 // Bound puts a limit on the time until the response's headers. It must be
 // called before the first attempt.
 func (r *Record) Bound(d time.Duration, cause error) {
-	r.bound = &bound{at: r.cfg.Clock.Now().Add(d), cause: cause}
+	r.bound = &bound{caller: r.Context, at: r.cfg.Clock.Now().Add(d), cause: cause}
 	r.Context, r.bound.deadline = wait.NewDeadline(r.Context, r.cfg.Clock, d, cause)
 }
 

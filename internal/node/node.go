@@ -88,6 +88,9 @@ type Watcher interface {
 	// Ended is told of the end of each pick that is counted, and of each at a
 	// node that has a limit.
 	Ended(counted bool)
+	// Others reports whether there is a node for a request that is neither this one nor one of
+	// those tried.
+	Others(tried []uint64, req *http.Request) bool
 	// Overloaded is told of an answer of [outcome.Overload].
 	Overloaded(a outcome.Answer)
 }
