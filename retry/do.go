@@ -44,7 +44,7 @@ func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, err
 		var none T
 		return none, d.interrupted()
 	}
-	return d.do() //nolint:contextcheck // d is the context
+	return d.do()
 }
 
 // Permanent marks an error of a function as one that a repetition would not cure. Callers of
