@@ -22,9 +22,9 @@ import (
 // takes as long as they did, 1.2 %.
 func TestPeakEWMA_LearnsFromHedgesThatLost_R20(t *testing.T) {
 	for seed := range uint64(3) {
-		t.Logf("seed %d", seed)
 		s := newSlowHost(t, seed)
 		s.run(60 * time.Second)
+		t.Logf("seed %d: %d hedges, %d attempts at the slow server, %d answers after more than a second", seed, s.hedges, s.toSlow, s.late)
 		assert.Zero(t, s.late, "answers that took more than a second")
 		assert.Less(t, s.hedges, 120, "of 60,000 requests")
 		assert.Less(t, s.toSlow, 120, "attempts at the slow server")
