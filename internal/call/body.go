@@ -53,6 +53,7 @@ type requestBody struct {
 	detached bool          // the transport can read no more
 	released bool          // the call has no more use for the source
 	shut     bool          // the source was closed, or belongs to a later attempt
+	sealed   bool          // GetBody of its request says no; not guarded, it never changes
 	idle     chan struct{} // closed when the Read in flight returns; made by detach
 }
 
@@ -163,9 +164,9 @@ func (r *Record) rewind(a *Attempt) bool {
 // give makes the attempt send a body.
 func (r *Record) give(a *Attempt, source io.ReadCloser) {
 	a.body.source = source
-	a.req.Body, a.req.GetBody = &a.body, refuseToRewind
-	if r.plain {
-		a.req.GetBody = r.getBody
+	a.req.Body, a.req.GetBody = &a.body, r.getBody
+	if !r.plain {
+		a.req.GetBody, a.body.sealed = refuseToRewind, true
 	}
 }
 

@@ -101,7 +101,7 @@ func New(req *http.Request, cfg *Config) *Record {
 	}
 	if req.Body != nil && req.Body != http.NoBody {
 		r.source, r.getBody = req.Body, req.GetBody
-		if _, ours := req.Body.(*requestBody); ours {
+		if b, ours := req.Body.(*requestBody); ours && b.sealed {
 			r.getBody = nil // it is for net/http, and says no
 		}
 	}
