@@ -105,7 +105,8 @@ func WithEndpointTransport(f func(discovery.Endpoint) http.RoundTripper) Option 
 }
 
 // WithAttempt puts a wrapper around each attempt, to sign or trace it. Given more
-// than once, the first is the innermost.
+// than once, the first is the innermost. The GetBody of the requests that it gets fails: to send
+// them again is for the retry policy.
 func WithAttempt(wrap func(http.RoundTripper) http.RoundTripper) Option {
 	return option(func(s *settings) {
 		inner := s.pool.Wrap
