@@ -33,7 +33,11 @@ const (
 	countedCalls    = 50_000 // for each protocol
 	countedWorkers  = 64
 	countedAttempts = 4
-	mostConnections = 3 // that net/http may use up in one attempt
+	// What net/http may use up in one attempt for a request without a body, which it repeats by
+	// itself: over HTTP/2 as many connections as evenkeel lets it, over HTTP/1 the idle ones, each
+	// of which may turn out to be dead, and a fresh one.
+	mostOverHTTP2 = 3
+	mostOverHTTP1 = 100 + 1
 )
 
 // kind is a kind of request.
@@ -382,14 +386,17 @@ func (c *tally) check() {
 	bad, repeated, most := 0, make([]int, len(kinds)), make([]int, len(kinds))
 	for id := range c.seen {
 		seen, k := int(c.seen[id].Load()), kinds[c.kinds[id]]
-		allowed := countedAttempts + 2
+		allowed, repeats := countedAttempts+2, mostOverHTTP1
+		if c.shared {
+			repeats = mostOverHTTP2
+		}
 		switch {
 		case k.once:
 			allowed = 1
 		case k.mark&retry.Once != 0:
-			allowed = mostConnections
+			allowed = repeats
 		case k.empty: // net/http repeats what has no body, which evenkeel bounds
-			allowed = countedAttempts * mostConnections
+			allowed = countedAttempts * repeats
 		}
 		if seen > allowed {
 			if bad++; bad <= 10 {
