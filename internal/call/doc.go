@@ -17,5 +17,8 @@
 // A layer that is used alone finds nothing to join and makes a record of its
 // own, so there is no second implementation of any of this.
 //
-// Who owns the caller's request body is said in body.go.
+// Who owns the caller's request body is said in body.go, and who owns what of attempts that run
+// beside each other in race.go. A call of which nothing needs to be watched begins as a [Light] one
+// and becomes a record if its first attempt is not good. A [Limit] counts the attempts of calls
+// that are made inside each other.
 package call
