@@ -39,6 +39,8 @@ type side[A comparable] interface {
 	// one, or if it was not made after all, perhaps the one that ended before. running says
 	// that another one is under way.
 	ended(a A, running bool) (action Action, last A)
+	// aborted is told of an attempt that has panicked.
+	aborted(a A)
 	// due returns how much longer the attempt, which was sent, is to be alone; false means for
 	// ever.
 	due(a A) (time.Duration, bool)
@@ -162,6 +164,9 @@ func (c *contest[A]) await(hedges bool) (f finished[A], what happening) {
 // take asks what follows after an attempt. If that panics, or the attempt has, it is dropped.
 func (c *contest[A]) take(f finished[A]) (action Action, last A) {
 	c.running = slices.DeleteFunc(c.running, func(a A) bool { return a == f.attempt })
+	if f.exited || f.panicked != nil {
+		c.aborted(f.attempt)
+	}
 	switch {
 	case f.exited:
 		runtime.Goexit()

@@ -137,7 +137,7 @@ func (d *doing[T]) do() (none T, _ error) {
 	}
 	t, _ := d.begin(nil, Action{})
 	for {
-		d.run(t)
+		d.runHere(t)
 		action, _ := d.ended(t, false)
 		if !action.Again {
 			return d.result(t)
@@ -211,6 +211,18 @@ func (d *doing[T]) begin(beside *trial[T], why Action) (*trial[T], bool) {
 	}
 	d.trials = append(d.trials, t)
 	return t, true
+}
+
+// runHere is run on the goroutine of the caller.
+func (d *doing[T]) runHere(t *trial[T]) {
+	done := false
+	defer func() {
+		if !done {
+			d.aborted(t)
+		}
+	}()
+	d.run(t)
+	done = true
 }
 
 func (d *doing[T]) run(t *trial[T]) {
@@ -289,6 +301,8 @@ func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
 		told(Decision{Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action})
 	}
 }
+
+func (d *doing[T]) aborted(t *trial[T]) { d.plan.lost(t.cost, outcome.Failure) }
 
 func (d *doing[T]) due(t *trial[T]) (time.Duration, bool) {
 	return d.pause.due(d.retrier.policy.Clock.Now(), t.started.Add(d.delay))

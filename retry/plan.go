@@ -151,9 +151,7 @@ func (p *Plan) Reconsider(e Event) Action {
 }
 
 func (p *Plan) decide(e *Event) Action {
-	if e.Verdict == Repeat {
-		e.Outcome.Again, e.Idempotent = max(e.Outcome.Again, outcome.Anywhere), true
-	}
+	e.heed()
 	reason, stop := p.mustStop(e)
 	if e.Running && !p.decides(e) {
 		return Action{Await: true}
@@ -185,6 +183,13 @@ func (p *Plan) decide(e *Event) Action {
 		action.Wait = wait
 	}
 	return action
+}
+
+// heed makes the event say what the user's rule wants.
+func (e *Event) heed() {
+	if e.Verdict == Repeat {
+		e.Outcome.Again, e.Idempotent = max(e.Outcome.Again, outcome.Anywhere), true
+	}
 }
 
 // take takes another attempt out of the limit and the budget, or says which of them has none.
@@ -231,6 +236,7 @@ func (p *Plan) Hedge(e Event) Action {
 // Pause returns for how long no other attempt begins beside the one under way, at least, after one
 // that has ended and does not decide; false means never.
 func (p *Plan) Pause(e Event) (time.Duration, bool) {
+	e.heed()
 	if _, stop := p.mustStop(&e); stop {
 		return 0, false
 	}
@@ -250,7 +256,7 @@ func (p *Plan) Withdrawn(a Action, hedge bool) {
 	}
 }
 
-// lost counts an attempt that the call does not wait for, for all calls.
+// lost counts an attempt that the call does not wait for, or that has panicked, for all calls.
 func (p *Plan) lost(cost int, class outcome.Class) {
 	p.retrier.account.Report(cost, outcome.Outcome{Class: class})
 }

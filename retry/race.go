@@ -150,6 +150,8 @@ func (s *httpSide) decided(a *call.Attempt, e Event, action Action) Action {
 	return action
 }
 
+func (s *httpSide) aborted(a *call.Attempt) { s.plan.lost(int(a.Paid().Cost), outcome.Failure) }
+
 func (s *httpSide) due(a *call.Attempt) (time.Duration, bool) {
 	return s.pause.due(s.record.Clock().Now(), a.Started().Add(s.delay))
 }

@@ -90,14 +90,19 @@ func (t *Transport) wrap(record *call.Record, err error) error {
 func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 	light := call.NewLight(req, t.cfg, t.retrier.policy.MaxAttempts)
 	plan := t.retrier.Begin()
-	resp, err := light.Send(t.next)
-	handedOn := false
+	var resp *http.Response
+	sent, handedOn := false, false
 	defer func() {
-		if !handedOn { // the classifier or the budget has panicked
+		if !sent { // the transport has panicked
+			plan.lost(0, outcome.Failure)
+		}
+		if !handedOn { // or the classifier, or the budget
 			call.Close(resp)
 		}
 		t.retrier.account.End()
 	}()
+	resp, err := light.Send(t.next)
+	sent = true
 	var o outcome.Outcome
 	if resp != nil && err == nil {
 		o = t.retrier.policy.Classifier(outcome.Attempt{Request: req, Response: resp})
@@ -132,7 +137,7 @@ func (t *Transport) roundTrip(record *call.Record) (*http.Response, error) {
 	if delay := t.hedgeDelay(record); delay > 0 {
 		return t.finish(record, t.race(record, plan, delay))
 	}
-	return t.finish(record, t.repeat(record, &plan, t.send(record, Action{})))
+	return t.finish(record, t.repeat(record, &plan, t.send(record, &plan, Action{})))
 }
 
 // ending is how the attempts of a call have ended: the one whose answer is the call's, or the
@@ -152,9 +157,15 @@ func (t *Transport) finish(record *call.Record, e ending) (*http.Response, error
 }
 
 // send makes one attempt.
-func (t *Transport) send(record *call.Record, why Action) *call.Attempt {
-	a := record.NewAttempt(t.attemptTimeout(record), why.paid())
+func (t *Transport) send(record *call.Record, plan *Plan, why Action) *call.Attempt {
+	a, done := record.NewAttempt(t.attemptTimeout(record), why.paid()), false
+	defer func() {
+		if !done { // there is a panic
+			plan.lost(why.Cost, outcome.Failure)
+		}
+	}()
 	_, _ = a.Through(t.next) //nolint:bodyclose // the attempt holds the response
+	done = true
 	return a
 }
 
@@ -191,7 +202,7 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 			plan.Withdrawn(action, false)
 			return t.interrupted(record, a)
 		}
-		a = t.send(record, action)
+		a = t.send(record, plan, action)
 	}
 }
 
