@@ -205,14 +205,14 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	t.ill = p.inPanic && !b.rules.Panic.Reject
 	if p.away > 0 { // sums of weights may be equal by rounding
 		against := ^node.Reasons(0)
-		if t.ill {
+		switch {
+		case t.ill && p.away < len(p.members):
 			against = node.Parked // that is no opinion, but what the endpoint has said itself
+		case t.ill:
+			against = 0
 		}
 		usable = keep(p.members, func(m *member) bool { return m.reasons&against == 0 })
 		away = keep(p.members, func(m *member) bool { return m.reasons&against != 0 })
-		if t.ill && len(usable) == 0 {
-			usable, away = p.members, nil
-		}
 	}
 	if len(usable) == 0 {
 		return t, nil

@@ -59,7 +59,7 @@ func (p *Pool) apply(marked []*member) {
 	different := false
 	for _, m := range marked {
 		reasons := m.node.Reasons()
-		if m.reasons != reasons && reasons == 0 && m.wasAway(m.reasons) && (!p.panics || p.rules.Panic.Reject) {
+		if m.reasons != reasons && reasons == 0 && m.wasAway(m.reasons) && (m.reasons == node.Parked || !p.panics || p.rules.Panic.Reject) {
 			m.since, m.warming = now, true // it has been away: slowly
 		}
 		different = different || m.reasons != reasons

@@ -38,11 +38,10 @@ type Rules struct {
 	Queue Queue
 
 	// MaxPark bounds for how long an endpoint is left alone that answers 429, or 503 with
-	// Retry-After, and says for how long it wants to be: it is not picked while there are
-	// others, also in panic, and if that was for a second or longer, it comes back by way of slow
-	// start. Up to half of its wish is added, so that not all clients come back at once. If all
-	// endpoints of a priority want to be left alone, all are picked. Zero means 5m, negative that
-	// no endpoint is left alone because of its wish.
+	// Retry-After, and says for how long it wants to be: it is not picked while another one of
+	// its priority is available, also in panic, and if that was for a second or longer, it comes
+	// back by way of slow start. Up to half of its wish is added, so that not all clients come
+	// back at once. Zero means 5m, negative that no endpoint is left alone because of its wish.
 	MaxPark time.Duration
 
 	// MaxConnectionAge is how long connections to an endpoint are used for

@@ -103,6 +103,7 @@ type doing[T any] struct {
 	fn      func(context.Context) (T, error)
 	delay   time.Duration // alone, 0 if there are no hedges
 	pause   pause
+	about   Event // a trial that has ended while another one was under way
 
 	trials []*trial[T]
 	reason outcome.Reason
@@ -259,8 +260,10 @@ func (d *doing[T]) ended(t *trial[T], running bool) (Action, *trial[T]) {
 			e.Verdict = Repeat
 		}
 	}
+	e.carry(d.about)
 	action := d.plan.Next(e)
-	if action.Await {
+	if d.about = (Event{}); action.Await {
+		d.about = e
 		d.pause.after(&d.plan, e, d.delay)
 	}
 	d.reason = action.Reason
@@ -297,8 +300,10 @@ func (d *doing[T]) tellAttempt(t *trial[T]) {
 
 func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
 	if told := d.retrier.policy.Hooks.Decided; told != nil {
+		defer d.plan.unless(action, hedge)()
 		action.reserved = false // as in tellDecided
 		told(Decision{Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action})
+		d.plan.told = true
 	}
 }
 

@@ -144,10 +144,11 @@ func (h *Hooks) tellAttempt(a *call.Attempt) {
 }
 
 // tellDecided tells what follows after an attempt.
-func (h *Hooks) tellDecided(a *call.Attempt, hedge bool, action Action) {
+func (h *Hooks) tellDecided(plan *Plan, a *call.Attempt, hedge bool, action Action) {
 	if h.Decided == nil {
 		return
 	}
+	defer plan.unless(action, hedge)()
 	action.reserved = false // it is nobody's business, and would show when actions are compared
 	d := Decision{Attempt: a.Number(), Hedge: hedge, Action: action}
 	if a.Sent() {
@@ -158,4 +159,5 @@ func (h *Hooks) tellDecided(a *call.Attempt, hedge bool, action Action) {
 		d.Outcome, d.Err = told.Outcome, told.Err
 	}
 	h.Decided(d)
+	plan.told = true
 }

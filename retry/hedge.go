@@ -12,7 +12,7 @@ import (
 // good answer wins, and the other attempt is cancelled. That cuts the tail of the latency
 // for a few more requests. Only requests that may be sent twice are hedged: idempotent ones
 // whose body, if there is one, can be had again from GetBody, while the one before is still being
-// read. Never are there more than two attempts at once, and all count for MaxAttempts. Where
+// read. Requests with trailers are not. Never are there more than two attempts at once, and all count for MaxAttempts. Where
 // nothing below picks endpoints, as around a plain http.Transport, the other attempt goes the same
 // way as the first.
 //

@@ -124,6 +124,9 @@ type Plan struct {
 	moves    int         // that were free
 	moved    bool        // away from an endpoint that cannot do better
 	waits    backoff.BackOff
+	drawn    time.Duration // the latest of them
+	kept     bool          // it has not been used
+	told     bool          // see unless
 }
 
 // Begin returns the plan for a call. The budget is not told of the end of the call.
@@ -171,7 +174,7 @@ func (p *Plan) decide(e *Event) Action {
 	if p.attempts >= p.retrier.policy.MaxAttempts || e.Exhausted {
 		return Action{Reason: outcome.Attempts}
 	}
-	wait, reason := p.wait(e)
+	wait, reason := p.wait(e, false)
 	if reason != "" {
 		return Action{Reason: reason}
 	}
@@ -183,6 +186,13 @@ func (p *Plan) decide(e *Event) Action {
 		action.Wait = wait
 	}
 	return action
+}
+
+// carry takes over what the server has asked for after an attempt before: the wish still holds.
+func (e *Event) carry(before Event) {
+	if before.Asked {
+		e.Asked, e.Pushback = true, max(e.Pushback, before.Pushback-e.Now.Sub(before.Now), 0)
+	}
 }
 
 // heed makes the event say what the user's rule wants.
@@ -240,7 +250,7 @@ func (p *Plan) Pause(e Event) (time.Duration, bool) {
 	if _, stop := p.mustStop(&e); stop {
 		return 0, false
 	}
-	wait, reason := p.wait(&e)
+	wait, reason := p.wait(&e, true)
 	return wait, reason == ""
 }
 
@@ -253,6 +263,16 @@ func (p *Plan) Withdrawn(a Action, hedge bool) {
 	}
 	if hedge {
 		p.retrier.hedges.untake()
+	}
+}
+
+// unless returns what takes back an attempt if telling of it panics: told says that it has not.
+func (p *Plan) unless(a Action, hedge bool) func() {
+	p.told = false
+	return func() {
+		if !p.told && a.Again {
+			p.Withdrawn(a, hedge)
+		}
 	}
 }
 
@@ -307,8 +327,8 @@ func (p *Plan) freeMove(e *Event) bool {
 }
 
 // wait returns how long to wait, not at all for an endpoint that was not tried, or why there
-// is no waiting.
-func (p *Plan) wait(e *Event) (time.Duration, outcome.Reason) {
+// is no waiting. keep says that the wait is not used up: the next one is as long.
+func (p *Plan) wait(e *Event, keep bool) (time.Duration, outcome.Reason) {
 	if e.Others {
 		return 0, ""
 	}
@@ -316,7 +336,11 @@ func (p *Plan) wait(e *Event) (time.Duration, outcome.Reason) {
 	if p.waits == nil {
 		p.waits = policy.waits(p.retrier.rand)
 	}
-	wait := p.waits.NextBackOff()
+	if !p.kept {
+		p.drawn = p.waits.NextBackOff()
+	}
+	wait := p.drawn
+	p.kept = keep
 	if wait == backoff.Stop {
 		return 0, outcome.Backoff
 	}

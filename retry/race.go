@@ -14,8 +14,8 @@ func (t *Transport) hedgeDelay(record *call.Record) time.Duration {
 		return 0
 	}
 	req := record.CallerRequest()
-	if markOf(req.Context())&(Once|NoHedge) != 0 || !r.policy.idempotent(req) {
-		return 0
+	if markOf(req.Context())&(Once|NoHedge) != 0 || !r.policy.idempotent(req) || len(req.Trailer) > 0 {
+		return 0 // a trailer is filled in while its body is read, by one reader
 	}
 	return r.hedges.begin(req.Method, record.Clock().Now())
 }
@@ -29,7 +29,7 @@ func (t *Transport) race(record *call.Record, plan Plan, delay time.Duration) en
 	switch held := record.Held(); {
 	case isInterrupted:
 		record.DiscardAside(held)
-		return t.interrupted(record, record.Last())
+		return t.interrupted(record, &plan, record.Last())
 	case a == nil:
 		return ending{err: call.ErrNotReplayable}
 	case !a.Sent():
@@ -37,8 +37,8 @@ func (t *Transport) race(record *call.Record, plan Plan, delay time.Duration) en
 			held = a.Replaced()
 		}
 		record.Keep(held)
-		return t.refused(record, a)
-	case a.Outcome.Class == outcome.Canceled:
+		return t.refused(record, &plan, a)
+	case a.Outcome.Class == outcome.Canceled && a.Failure != nil:
 		record.DiscardAside(held)
 		return ending{err: a.Failure}
 	case a.Failure != nil && held != nil && held.Failure == nil:
@@ -117,9 +117,8 @@ func (s *httpSide) ended(a *call.Attempt, running bool) (Action, *call.Attempt) 
 	t.retrier.policy.Hooks.tellAttempt(a)
 	e := t.event(s.record, a)
 	e.Running = running
-	if s.awaited != nil && s.about.Asked { // the wish of the one before still holds
-		left := s.about.Pushback - e.Now.Sub(s.about.Now)
-		e.Asked, e.Pushback = true, max(e.Pushback, left, 0)
+	if s.awaited != nil {
+		e.carry(s.about)
 	}
 	return s.decided(a, e, s.plan.Next(e)), a
 }
@@ -146,7 +145,7 @@ func (s *httpSide) decided(a *call.Attempt, e Event, action Action) Action {
 		s.awaited, s.about = a, e
 		s.pause.after(s.plan, e, s.delay)
 	}
-	s.transport.retrier.policy.Hooks.tellDecided(a, false, action)
+	s.transport.retrier.policy.Hooks.tellDecided(s.plan, a, false, action)
 	return action
 }
 
@@ -161,7 +160,7 @@ func (s *httpSide) hedge(a *call.Attempt) Action {
 	s.transport.complete(s.record, a, &e)
 	e.Others = e.Others || !a.Picked() // what is below may be anything
 	action := s.plan.Hedge(e)
-	s.transport.retrier.policy.Hooks.tellDecided(a, true, action)
+	s.transport.retrier.policy.Hooks.tellDecided(s.plan, a, true, action)
 	return action
 }
 

@@ -115,7 +115,7 @@ func (t *Transport) roundTripLight(req *http.Request) (*http.Response, error) {
 	}
 	handedOn = true
 	record, a := light.Record(resp, err, o)
-	plan.limit = record.LimitAttempts(t.retrier.policy.MaxAttempts)
+	plan.limit = record.Limit()
 	defer record.Abort()
 	resp, err = t.finish(record, t.repeat(record, &plan, a))
 	return resp, t.wrap(record, err)
@@ -182,7 +182,7 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 	for {
 		if !a.Sent() {
 			plan.Withdrawn(actionOf(a), false)
-			return t.refused(record, a)
+			return t.refused(record, plan, a)
 		}
 		t.learn(record, a)
 		t.retrier.policy.Hooks.tellAttempt(a)
@@ -193,14 +193,14 @@ func (t *Transport) repeat(record *call.Record, plan *Plan, a *call.Attempt) end
 			action = plan.Next(t.event(record, a))
 		}
 		record.Reason = action.Reason
-		t.retrier.policy.Hooks.tellDecided(a, false, action)
+		t.retrier.policy.Hooks.tellDecided(plan, a, false, action)
 		if !action.Again {
 			return ending{a, a.Failure}
 		}
 		record.Hold(a)
 		if !sleep(record, action.Wait) {
 			plan.Withdrawn(action, false)
-			return t.interrupted(record, a)
+			return t.interrupted(record, plan, a)
 		}
 		a = t.send(record, plan, action)
 	}
@@ -279,13 +279,13 @@ func (t *Transport) learn(record *call.Record, a *call.Attempt) {
 
 // refused ends a call whose attempt a layer below did not let go. The response
 // of the attempt before is still there, unless the caller has gone.
-func (t *Transport) refused(record *call.Record, a *call.Attempt) ending {
+func (t *Transport) refused(record *call.Record, plan *Plan, a *call.Attempt) ending {
 	before := record.Held()
 	record.Reason = outcome.ReasonOf(a.Failure)
 	if a.Outcome.Class == outcome.Canceled {
 		record.Reason = outcome.Caller
 	}
-	t.retrier.policy.Hooks.tellDecided(a, false, Action{Reason: record.Reason})
+	t.retrier.policy.Hooks.tellDecided(plan, a, false, Action{Reason: record.Reason})
 	if a.Outcome.Class == outcome.Canceled {
 		before.Discard()
 		return ending{err: a.Failure}
@@ -298,7 +298,7 @@ func (t *Transport) refused(record *call.Record, a *call.Attempt) ending {
 
 // interrupted ends a call whose caller went, or whose time ran out, while it waited after an
 // attempt, or for one.
-func (t *Transport) interrupted(record *call.Record, a *call.Attempt) ending {
+func (t *Transport) interrupted(record *call.Record, plan *Plan, a *call.Attempt) ending {
 	record.Held().Discard()
 	record.Reason = outcome.Caller
 	err := context.Cause(record)
@@ -307,7 +307,7 @@ func (t *Transport) interrupted(record *call.Record, a *call.Attempt) ending {
 	} else if err == nil { // it went in the old way
 		err = gone
 	}
-	t.retrier.policy.Hooks.tellDecided(a, false, Action{Reason: record.Reason})
+	t.retrier.policy.Hooks.tellDecided(plan, a, false, Action{Reason: record.Reason})
 	return ending{err: err}
 }
 

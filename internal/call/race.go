@@ -40,7 +40,7 @@ const (
 // attempt.
 func (r *Record) Own() {
 	req := &r.first.req
-	req.Header = req.Header.Clone()
+	req.Header, req.TransferEncoding = req.Header.Clone(), slices.Clone(req.TransferEncoding)
 	u := *req.URL
 	req.URL = &u
 }

@@ -240,6 +240,9 @@ func (r *Record) Bound(d time.Duration, cause error) {
 // TimedOut reports whether the limit of [Record.Bound] has passed.
 func (r *Record) TimedOut() bool { return r.bound != nil && r.bound.deadline.Passed() }
 
+// Limit returns the bound on attempts.
+func (r *Record) Limit() *Limit { return r.limit }
+
 // LimitAttempts bounds the attempts of this call together with those of calls
 // made inside it, unless a call around it has set a bound already, and returns the bound.
 func (r *Record) LimitAttempts(n int) *Limit {
