@@ -2,6 +2,7 @@ package evenkeel
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -29,19 +30,24 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	return "evenkeel: call to " + e.Target + " failed" + retry.Summary(e.Attempts, e.Reason, e.Err)
+	return "evenkeel: call to " + e.Target + strings.TrimPrefix(e.retries().Error(), "retry:")
+}
+
+// retries is the error of the retry policy that has the same content.
+func (e *Error) retries() *retry.Error {
+	return &retry.Error{Attempts: e.Attempts, Reason: e.Reason, Err: e.Err}
 }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // NeverSent reports whether all attempts provably reached no server.
-func (e *Error) NeverSent() bool { return retry.NeverSent(e.Attempts) }
+func (e *Error) NeverSent() bool { return e.retries().NeverSent() }
 
 // Timeout reports whether the call ended because time ran out. [net/url.Error]
 // asks for it.
 func (e *Error) Timeout() bool {
-	return retry.Timeout(e.Attempts, e.Reason, e.Err)
+	return e.retries().Timeout()
 }
 
 // The causes of calls that are refused before anything is tried.

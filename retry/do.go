@@ -19,13 +19,13 @@ import (
 // share a [Retrier]; it is made once for each target, not for each call.
 //
 // An error is of type [*Error] and holds those of all calls of fn. Any error is repeated, except
-// one from [Permanent] and those that the policy's Classifier or RetryIf (with a nil request, and only
-// about errors) has another opinion on; one with a method RetryAfter() time.Duration says when fn may be called
-// again.
+// one from [Permanent] and those on which the policy's Classifier or RetryIf (with a nil request,
+// and only about errors) has another opinion; one with a method RetryAfter() time.Duration says
+// when fn may be called again.
 //
 // The context that fn gets ends when fn has returned, if the policy has a PerAttemptTimeout, a
-// Timeout or a Hedge: results must not depend on it. With a Hedge, fn may be called while it runs, and the
-// result of a call that lost is dropped.
+// Timeout or a Hedge: results must not depend on it. With a Hedge, fn may be called while it
+// runs, and the result of a call that lost is dropped.
 func Do[T any](ctx context.Context, r *Retrier, fn func(context.Context) (T, error)) (T, error) {
 	scope := call.NewScope(ctx, r.policy.MaxAttempts)
 	d := &doing[T]{Context: scope, caller: ctx, retrier: r, plan: r.begin(&scope.Limit), fn: fn}
@@ -299,11 +299,10 @@ func (d *doing[T]) tellAttempt(t *trial[T]) {
 }
 
 func (d *doing[T]) tell(t *trial[T], hedge bool, action Action) {
-	if told := d.retrier.policy.Hooks.Decided; told != nil {
-		defer d.plan.unless(action, hedge)()
-		action.reserved = false // as in tellDecided
-		told(Decision{Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action})
-		d.plan.told = true
+	if hook := d.retrier.policy.Hooks.Decided; hook != nil {
+		d.plan.tell(hook, Decision{
+			Attempt: t.told.Number, Hedge: hedge, Outcome: t.told.Outcome, Err: t.told.Err, Action: action,
+		})
 	}
 }
 
@@ -336,8 +335,8 @@ func (d *doing[T]) lose(t *trial[T]) {
 			h.learnt.of("", t.started).record(t.told.Took)
 		}
 	}
-	d.plan.lost(t.cost, t.told.Outcome.Class)
 	t.cancel(errSuperseded)
+	d.plan.lost(t.cost, t.told.Outcome.Class)
 }
 
 func (d *doing[T]) lost(t *trial[T]) { d.tellAttempt(t) }

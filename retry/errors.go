@@ -24,39 +24,31 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	return "retry: failed" + Summary(e.Attempts, e.Reason, e.Err)
+	return "retry: failed" + summary(e.Attempts, e.Reason, e.Err)
 }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Timeout reports whether the call ended because time ran out. [net/url.Error] asks for it.
+// Timeout reports whether the call ended because time ran out: its own, or that of its last
+// attempt. [net/url.Error] asks for it.
 func (e *Error) Timeout() bool {
-	return Timeout(e.Attempts, e.Reason, e.Err)
-}
-
-// Timeout reports whether a call that failed did so because time ran out: its own, or that of its last
-// attempt.
-func Timeout(attempts []Attempt, reason outcome.Reason, err error) bool {
 	var t interface{ Timeout() bool }
-	if reason == outcome.Deadline || (errors.As(err, &t) && t.Timeout()) {
+	if e.Reason == outcome.Deadline || (errors.As(e.Err, &t) && t.Timeout()) {
 		return true
 	}
-	return len(attempts) > 0 && attempts[len(attempts)-1].Outcome.Timeout
+	return len(e.Attempts) > 0 && e.Attempts[len(e.Attempts)-1].Outcome.Timeout
 }
-
-// NeverSent reports whether all attempts provably reached no server.
-func (e *Error) NeverSent() bool { return NeverSent(e.Attempts) }
 
 // NeverSent reports whether there were attempts, and all of them provably reached no server.
-func NeverSent(attempts []Attempt) bool {
+func (e *Error) NeverSent() bool {
 	sent := func(a Attempt) bool { return a.Outcome.Class != outcome.NeverSent }
-	return len(attempts) > 0 && !slices.ContainsFunc(attempts, sent)
+	return len(e.Attempts) > 0 && !slices.ContainsFunc(e.Attempts, sent)
 }
 
-// Summary tells a failed call in one line, as it follows the word "failed": how many attempts
+// summary tells a failed call in one line, as it follows the word "failed": how many attempts
 // there were, how each of them went, and why there was no further one.
-func Summary(attempts []Attempt, reason outcome.Reason, err error) string {
+func summary(attempts []Attempt, reason outcome.Reason, err error) string {
 	var b strings.Builder
 	if n := len(attempts); n > 0 {
 		fmt.Fprintf(&b, " after %d attempt(s)", n)

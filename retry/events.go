@@ -84,10 +84,9 @@ type Info struct {
 
 // InfoOf tells how the call went that brought a response, whatever its status: the innermost, if
 // one was made inside another. It reports false for responses that do not come through a
-// [Transport]. Of a first attempt that a
-// Transport of this package has made because nothing needed to be watched (no body, no time limit,
-// no hook), and of those after it, connections are not counted, and how long the first one took is
-// known only if it was not good.
+// [Transport]. Where nothing needed to be watched when a Transport of this package made the first
+// attempt (no body, no time limit, no hook), connections are not counted, and how long the first
+// attempt took is known only if it was not good.
 func InfoOf(resp *http.Response) (Info, bool) {
 	if resp == nil || resp.Request == nil {
 		return Info{}, false
@@ -148,8 +147,6 @@ func (h *Hooks) tellDecided(plan *Plan, a *call.Attempt, hedge bool, action Acti
 	if h.Decided == nil {
 		return
 	}
-	defer plan.unless(action, hedge)()
-	action.reserved = false // it is nobody's business, and would show when actions are compared
 	d := Decision{Attempt: a.Number(), Hedge: hedge, Action: action}
 	if a.Sent() {
 		d.Endpoint = a.Endpoint().Address
@@ -158,6 +155,5 @@ func (h *Hooks) tellDecided(plan *Plan, a *call.Attempt, hedge bool, action Acti
 		told := describe(a)
 		d.Outcome, d.Err = told.Outcome, told.Err
 	}
-	h.Decided(d)
-	plan.told = true
+	plan.tell(h.Decided, d)
 }

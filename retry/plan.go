@@ -126,7 +126,6 @@ type Plan struct {
 	waits    backoff.BackOff
 	drawn    time.Duration // the latest of them
 	kept     bool          // it has not been used
-	told     bool          // see unless
 }
 
 // Begin returns the plan for a call. The budget is not told of the end of the call.
@@ -266,14 +265,18 @@ func (p *Plan) Withdrawn(a Action, hedge bool) {
 	}
 }
 
-// unless returns what takes back an attempt if telling of it panics: told says that it has not.
-func (p *Plan) unless(a Action, hedge bool) func() {
-	p.told = false
-	return func() {
-		if !p.told && a.Again {
-			p.Withdrawn(a, hedge)
+// tell tells a decision. If that panics, what the attempt took that was to follow is given back.
+func (p *Plan) tell(hook func(Decision), d Decision) {
+	told := false
+	defer func() {
+		if !told && d.Action.Again {
+			p.Withdrawn(d.Action, d.Hedge)
 		}
-	}
+	}()
+	shown := d
+	shown.Action.reserved = false // it is nobody's business, and would show when actions are compared
+	hook(shown)
+	told = true
 }
 
 // lost counts an attempt that the call does not wait for, or that has panicked, for all calls.

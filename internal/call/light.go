@@ -9,8 +9,8 @@ import (
 )
 
 // Light is a call of which nothing needs to be watched, in its first attempt: it has no body,
-// no time limit, no endpoint and no observer. It is a tenth of a [Record], which it becomes if
-// that attempt fails.
+// no time limit, no endpoint and no observer. It takes a third of the memory of a [Record],
+// which it becomes if that attempt fails.
 type Light struct {
 	context.Context // the caller's
 
@@ -58,10 +58,10 @@ func (l *Light) Send(next http.RoundTripper) (*http.Response, error) {
 	return next.RoundTrip(&l.req)
 }
 
-// Started returns when the attempt was sent, and Now what the time is.
+// Started returns when the attempt was sent.
 func (l *Light) Started() time.Time { return l.start }
 
-// Now is documented at Started.
+// Now returns the present instant.
 func (l *Light) Now() time.Time { return l.cfg.now() }
 
 // Answer completes the answer of a good first attempt, which nobody else looks at.
