@@ -205,6 +205,9 @@ func (d *doing[T]) fail(cause error) error {
 }
 
 func (d *doing[T]) begin(beside *trial[T], why Action) (*trial[T], bool) {
+	if beside == nil {
+		d.pause = pause{} // that was another round
+	}
 	t := &trial[T]{cost: why.Cost, ctx: d, started: d.retrier.policy.Clock.Now()}
 	t.told = Attempt{Number: len(d.trials) + 1, Hedge: beside != nil}
 	if d.delay > 0 {

@@ -116,3 +116,18 @@ func TestHooks_PanicGivesBack_R04(t *testing.T) {
 		})
 	}
 }
+
+// Given a failure that nothing would cure, while another attempt runs which then is repeated, then
+// that was the matter of those two: if the retry hangs, it gets company.
+func TestHedge_PauseEndsWithTheRetry_R20(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		base := scripted(in(150*ms, answer(500)), in(200*ms, answer(503)), hang, answer(200))
+		resp, err := around(t, base, hedging(5)).RoundTrip(request(ctx, http.MethodGet, nil))
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusOK, resp.StatusCode)
+		resp.Body.Close()
+		assert.Len(t, base.all(), 4)
+	})
+}

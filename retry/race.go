@@ -87,6 +87,9 @@ type httpSide struct {
 }
 
 func (s *httpSide) begin(beside *call.Attempt, why Action) (*call.Attempt, bool) {
+	if beside == nil {
+		s.pause = pause{} // that was another round
+	}
 	a := s.record.NewRacer(s.transport.attemptTimeout(s.record), why.paid(), beside, s.departed)
 	if a == nil {
 		if s.plan.Withdrawn(why, beside != nil); beside == nil {
