@@ -25,6 +25,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/evenkeeltest"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -743,7 +744,8 @@ func TestBreakers_ModesThatDoNotInterfere(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := fragile
 				cfg.Mode = row.mode
-				f := newFleet(t, []string{"a", "b"}, evenkeel.WithBreaker(cfg))
+				f := newFleet(t, []string{"a", "b"}, evenkeel.WithBreaker(cfg),
+					evenkeel.WithOutlierDetection(health.Outlier{Disabled: true}))
 				f.down["a"].Store(500)
 				for range 20 { // seconds
 					assert.Equal(t, map[string]int{"500": 2, "b": 2}, f.calls(4))
@@ -931,6 +933,8 @@ func TestBreakers_EndpointLeaves_K14_B14(t *testing.T) {
 		a, b := f.network.Serve("a:80", evenkeeltest.Status(500)), f.network.Serve("b:80", evenkeeltest.OK("b"))
 		r := newPushed()
 		f.use(evenkeel.WithResolver(r), evenkeel.WithClock(fake), evenkeel.WithDrainTimeout(-1))
+		r.push(b.Endpoint())
+		f.calls(1) // from now on rates are looked at
 		one, other := discovery.Endpoint{ID: "pod-1", Address: a.Addr()}, b.Endpoint()
 		r.push(other)
 		quiet := fake.Pending()
@@ -1398,7 +1402,7 @@ func TestBreakers_Churn_B01_K08_P01(t *testing.T) {
 		}
 		f.use(evenkeel.WithResolver(discovery.LastGood{Resolver: r, EmptyGrace: -1}), evenkeel.WithBreaker(cfg),
 			evenkeel.WithRetry(retry.Policy{Backoff: retry.Backoff{Base: soon}, PerAttemptTimeout: 100 * time.Millisecond}),
-			evenkeel.WithRules(balancer.Rules{}))
+			evenkeel.WithRules(balancer.Rules{}), evenkeel.WithOutlierDetection(health.Outlier{Disabled: true}))
 		r.pushServers(f.servers...)
 		var over atomic.Bool
 		var calling sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -32,6 +33,13 @@ type Config struct {
 	// Throttle, if set, holds attempts back when the target accepts less than it is
 	// asked.
 	Throttle *breaker.ThrottleConfig
+	// HealthCheck, if set, says how endpoints are probed.
+	HealthCheck *health.Check
+	// Outlier says which endpoints are ejected because of what they answer. Where there are
+	// circuit breakers which count failures in a row, the zero values of its
+	// ConsecutiveFailures and LocalFailures are off. health.Outlier{Disabled: true} switches all
+	// of it off.
+	Outlier health.Outlier
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
 	// Rand, Classifier, Hooks) are set by the transport.
 	Retry retry.Policy
@@ -57,8 +65,24 @@ func (c Config) withDefaults() Config {
 		t := c.Throttle.WithDefaults()
 		c.Throttle = &t
 	}
+	if c.HealthCheck != nil {
+		h := c.HealthCheck.WithDefaults()
+		c.HealthCheck = &h
+	}
+	if c.Breaker.Mode == breaker.Auto && c.Breaker.ConsecutiveFailures != breaker.Off { // they do the same, and know half-open
+		orOff(&c.Outlier.ConsecutiveFailures)
+		orOff(&c.Outlier.LocalFailures)
+	}
+	c.Outlier = c.Outlier.WithDefaults()
 	c.Retry = c.Retry.WithDefaults()
 	return c
+}
+
+// orOff switches off what is not set.
+func orOff(row *int) {
+	if *row == 0 {
+		*row = health.Off
+	}
 }
 
 // timeout returns the bound of a whole call, 0 for none.
@@ -82,6 +106,10 @@ func (c Config) Validate() error {
 	if c.Throttle != nil {
 		errs.Under("Throttle", c.Throttle.Validate())
 	}
+	if c.HealthCheck != nil {
+		errs.Under("HealthCheck", c.HealthCheck.Validate())
+	}
+	errs.Under("Outlier", c.Outlier.Validate())
 	errs.Under("Retry", c.Retry.Validate())
 	errs.Check(c.Timeout >= 0, "Timeout", c.Timeout, "must not be negative")
 	return errs.Err()

@@ -2,6 +2,7 @@ package evenkeel
 
 import (
 	"github.com/evenkeel-go/evenkeel/breaker"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/events"
 )
 
@@ -61,4 +62,12 @@ func (c *changes) tell(change breaker.Change) {
 func (s *settings) throttleConfig(c breaker.ThrottleConfig) breaker.ThrottleConfig {
 	c.Clock, c.Rand, c.Classifier = s.clock, s.rand, s.classifier
 	return c
+}
+
+// healthConfig does the same for the watch of the endpoints.
+func (s *settings) healthConfig(c Config, t target) health.Config {
+	return health.Config{
+		Check: c.HealthCheck, Outlier: c.Outlier, Target: t.String(),
+		OnChange: s.hooks.Health, Clock: s.clock, Rand: s.rand,
+	}
 }

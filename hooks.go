@@ -6,6 +6,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
@@ -33,6 +34,9 @@ type Hooks struct {
 	// endpoint's, which is named after its address, or of the target's. Calls do not
 	// overlap; some come from timers.
 	Breaker func(breaker.Change)
+	// Health is told when probes find an endpoint healthy or not, and when one is ejected and
+	// returns, in order. Calls do not overlap; they come from probes, timers and calls.
+	Health func(health.Change)
 	// Discovery is told what the resolver finds, and what it fails to.
 	Discovery func(discovery.Event)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
 
@@ -89,6 +90,11 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 			OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Minute, Jitter: 0.5,
 			Probes: 3, ProbeSuccesses: 3, ProbeFailures: 1, ProbeTimeout: 30 * time.Second,
 			MaxKeys: 10_000, IdleFor: 10 * time.Minute,
+		},
+		Outlier: health.Outlier{
+			Enforce: 1, ConsecutiveFailures: health.Off, GatewayFailures: health.Off, LocalFailures: health.Off,
+			Deviation: 0.05, FalseAlarms: 0.001, SlowerByTime: 50 * time.Millisecond, Interval: 10 * time.Second,
+			EjectFor: 30 * time.Second, MaxEjectFor: 5 * time.Minute, Jitter: 0.25, MaxEjected: 0.5,
 		},
 		Retry: retry.Policy{
 			MaxAttempts: 3,

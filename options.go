@@ -10,6 +10,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -71,6 +72,17 @@ func WithTargetBreaker(c breaker.Config) Option {
 // WithThrottle holds attempts back when the target accepts less than it is asked.
 func WithThrottle(c breaker.ThrottleConfig) Option {
 	return option(func(s *settings) { s.config.Throttle = &c })
+}
+
+// WithHealthCheck probes the endpoints; those that fail get no traffic while there are enough
+// others.
+func WithHealthCheck(c health.Check) Option {
+	return option(func(s *settings) { s.config.HealthCheck = &c })
+}
+
+// WithOutlierDetection says which endpoints are ejected because of what they answer.
+func WithOutlierDetection(o health.Outlier) Option {
+	return option(func(s *settings) { s.config.Outlier = o })
 }
 
 // WithRetry says which attempts are repeated, and how.

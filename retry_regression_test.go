@@ -17,6 +17,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/evenkeeltest"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
 )
@@ -29,6 +30,7 @@ func TestHedge_LeavingIsNotTheTargetsFailure_T09_K01(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPaced(t, []string{"a", "b"}, evenkeel.WithBalancer(first("a:80")),
 					evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled}),
+					evenkeel.WithOutlierDetection(health.Outlier{Disabled: true}),
 					evenkeel.WithTargetBreaker(breaker.Config{ConsecutiveFailures: 3}),
 					evenkeel.WithRetry(retry.Policy{MaxAttempts: 2, Hedge: hedging.Hedge}))
 				fast := map[string]string{"a": "b", "b": "a"}[slow]

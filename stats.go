@@ -5,6 +5,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
+	"github.com/evenkeel-go/evenkeel/health"
 )
 
 // Stats is what a [Transport] has counted and what it knows at one moment.
@@ -23,6 +24,8 @@ type Stats struct {
 	QuotaTokens int
 	// Pool is what is known of the endpoints.
 	Pool balancer.Status
+	// Health is what probes and answers say of the endpoints.
+	Health []health.Status
 	// Breakers are the circuit breakers of the endpoints, by address.
 	Breakers []breaker.Status
 	// TargetBreaker is the breaker of the target, nil if there is none.
@@ -42,6 +45,7 @@ func (t *Transport) Stats() Stats {
 		Active:      t.active.Load(),
 		QuotaTokens: stack.retrier.Tokens(),
 		Pool:        t.pool.Status(),
+		Health:      t.monitor.Status(),
 		Breakers:    stack.guards.endpoints.Status(),
 	}
 	if b := stack.guards.target; b != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -25,6 +26,7 @@ type Transport struct {
 	target   target
 	settings settings
 	pool     *balancer.Pool
+	monitor  *health.Monitor
 	stack    atomic.Pointer[stack]
 	counters counters
 
@@ -58,8 +60,11 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.monitor, err = health.NewMonitor(s.healthConfig(s.config, target)); err != nil {
+		return nil, err
+	}
 	pool := s.poolConfig(target)
-	pool.Breakers = g.endpoints
+	pool.Breakers, pool.Health = g.endpoints, t.monitor
 	if t.pool, err = balancer.NewPool(pool); err != nil {
 		return nil, err
 	}
@@ -173,6 +178,9 @@ func (t *Transport) Update(c Config) error {
 	if err != nil {
 		return err
 	}
+	if err := t.monitor.Use(t.settings.healthConfig(c, t.target)); err != nil {
+		return err
+	}
 	t.stack.Store(t.compose(c, retrier, g))
 	return nil
 }
@@ -225,6 +233,7 @@ func (t *Transport) Close() error {
 	endpoints := t.stack.Load().guards.endpoints
 	t.updating.Unlock()
 	endpoints.Close()
+	t.monitor.Close()
 	t.settings.changes.Close()
 	return nil
 }

@@ -104,6 +104,7 @@ type tierPlan struct {
 	rank    rank
 	members []*member // those that are leaving are not among them
 	warming float64   // the weight of those in slow start
+	pending float64   // the weight of those of which nothing is known: they do not speak for panic
 	away    int       // how many of them are not available
 }
 
@@ -162,7 +163,11 @@ func plan(members []*member) []tierPlan {
 			}
 		}
 		p := &plans[at]
-		p.total += m.weight
+		if m.reasons == node.Pending {
+			p.pending += m.weight
+		} else {
+			p.total += m.weight
+		}
 		if m.reasons == 0 {
 			p.available += m.weight
 			if m.warming {
@@ -175,6 +180,9 @@ func plan(members []*member) []tierPlan {
 	}
 	slices.SortFunc(plans, func(a, b tierPlan) int { return a.rank.compare(b.rank) })
 	for i := range plans {
+		if plans[i].total == 0 {
+			plans[i].total = plans[i].pending
+		}
 		if len(plans) == 1 && staying == len(members) {
 			plans[i].members = members
 		} else {
@@ -207,7 +215,7 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 		against := ^node.Reasons(0)
 		switch {
 		case t.ill && p.away < len(p.members):
-			against = node.Parked // that is no opinion, but what the endpoint has said itself
+			against = node.Waiting
 		case t.ill:
 			against = 0
 		}

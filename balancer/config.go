@@ -48,6 +48,11 @@ type Config struct {
 	// that of the pool. Whoever made the group closes it, after the pool.
 	Breakers node.Gatekeeper
 
+	// Health, if set, is the health.Monitor that watches the endpoints. Those that it finds
+	// broken are not available. Its Clock must be that of the pool. It serves one pool; whoever
+	// made it closes it, after the pool.
+	Health node.Physician
+
 	// Clock is the clock to use; nil means the system's.
 	Clock clock.Clock
 

@@ -631,16 +631,16 @@ func TestGate_StatusOfSeveralReasons(t *testing.T) {
 	draining := addresses("a", "b")
 	draining[0].Draining = true
 	g.update(draining)
-	assert.Equal(t, "draining,unhealthy,open", g.endpoint(t, "a:80").Unavailable)
+	assert.Equal(t, "draining,marked unhealthy,open", g.endpoint(t, "a:80").Unavailable)
 	require.NoError(t, g.at(t, "a:80").SetMode(breaker.ForcedOpen))
-	assert.Equal(t, "draining,unhealthy,forced open", g.endpoint(t, "a:80").Unavailable)
+	assert.Equal(t, "draining,marked unhealthy,forced open", g.endpoint(t, "a:80").Unavailable)
 	require.NoError(t, g.at(t, "a:80").SetMode(breaker.Auto))
-	assert.Equal(t, "draining,unhealthy", g.endpoint(t, "a:80").Unavailable)
+	assert.Equal(t, "draining,marked unhealthy", g.endpoint(t, "a:80").Unavailable)
 	g.update(addresses("a", "b"))
-	assert.Equal(t, "unhealthy", g.endpoint(t, "a:80").Unavailable)
+	assert.Equal(t, "marked unhealthy", g.endpoint(t, "a:80").Unavailable)
 	g.fail(t, "b:80")
 	fake.Advance(5 * time.Second)
-	assert.Equal(t, "unhealthy", g.endpoint(t, "a:80").Unavailable)
+	assert.Equal(t, "marked unhealthy", g.endpoint(t, "a:80").Unavailable)
 	assert.Empty(t, g.endpoint(t, "b:80").Unavailable)
 }
 

@@ -30,7 +30,7 @@ func TestSetHealthy_UnknownEndpoint(t *testing.T) {
 	p.update(addresses("b"))
 	assert.False(t, p.SetHealthy(discovery.Key{ID: "a:80", Address: "a:80"}, false), "it has left")
 	assert.True(t, p.SetHealthy(discovery.Key{ID: "b:80", Address: "b:80"}, false))
-	assert.Equal(t, "unhealthy", p.Status().Endpoints[0].Unavailable)
+	assert.Equal(t, "marked unhealthy", p.Status().Endpoints[0].Unavailable)
 	p.Close()
 	assert.NotPanics(t, func() { p.SetHealthy(discovery.Key{ID: "b:80", Address: "b:80"}, true) })
 }

@@ -81,6 +81,12 @@ func NewPool(cfg Config) (*Pool, error) {
 		cancel()
 		return nil, err
 	}
+	if cfg.Health != nil {
+		if err := cfg.Health.Attach(node.Ways{Template: p.template, Custom: cfg.EndpointTransport}); err != nil {
+			cancel()
+			return nil, err
+		}
+	}
 	p.snapshot.Store(&snapshot{main: &cluster{cause: errUnresolved}})
 	go p.watch(ctx)
 	return p, nil

@@ -8,8 +8,8 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
-// SetHealthy says whether an endpoint is healthy, for checks of the user's own. It
-// reports false if there is no such endpoint. One that joins is healthy.
+// SetHealthy says whether an endpoint is healthy, for checks of the user's own, which stand beside
+// those of Config.Health. It reports false if there is no such endpoint. One that joins is healthy.
 func (p *Pool) SetHealthy(key discovery.Key, healthy bool) bool {
 	p.mu.Lock()
 	m := p.byKey[key]
@@ -18,9 +18,9 @@ func (p *Pool) SetHealthy(key discovery.Key, healthy bool) bool {
 		return false
 	}
 	if healthy {
-		m.node.Clear(node.Unhealthy)
+		m.node.Clear(node.Marked)
 	} else {
-		m.node.Mark(node.Unhealthy)
+		m.node.Mark(node.Marked)
 	}
 	return true
 }

@@ -215,13 +215,13 @@ func firstUsable(candidates []Candidate, from int, info Info) *Candidate {
 	return nil
 }
 
-// untried reports whether there is an endpoint that is neither this one nor tried, and has not
-// asked to be left alone.
+// untried reports whether there is an endpoint that is neither this one nor tried, and need not
+// be left alone.
 func (c *cluster) untried(but *node.Node, tried []uint64) bool {
 	for i := range c.tiers {
 		for k := range c.tiers[i].candidates {
 			o := &c.tiers[i].candidates[k]
-			if o.node != but && !slices.Contains(tried, o.node.Serial()) && o.node.Reasons()&node.Parked == 0 {
+			if o.node != but && !slices.Contains(tried, o.node.Serial()) && o.node.Reasons()&node.Waiting == 0 {
 				return true // mostly within the first few: those tried come before it, and in panic those parked
 			}
 		}

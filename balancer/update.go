@@ -141,6 +141,9 @@ func (p *Pool) newMember(e discovery.Endpoint) *member {
 	if p.cfg.Breakers != nil {
 		m.node.Guard(p.cfg.Breakers.Gate(m.node))
 	}
+	if p.cfg.Health != nil {
+		m.node.Watch(p.cfg.Health.Monitor(m.node))
+	}
 	m.node.SetLimit(uint32(p.rules.MaxInFlight))
 	conns.node = m.node
 	m.take(e)

@@ -95,7 +95,7 @@ func (b *Breaker) useLocked(next *settings) {
 	case last.state == Closed && !next.mode.fixed() && !sameWindow(old, next):
 		p := b.newPhase(Closed, last.because, last.began, last.until)
 		p.ramping.Store(last.ramping.Load())
-		p.consecutive.Store(last.consecutive.Load())
+		p.row.Take(&last.row)
 		p.rejected.Store(last.rejected.Load())
 		b.enterLocked(p)
 	case last.state == HalfOpen:

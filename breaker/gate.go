@@ -73,7 +73,7 @@ func (p *phase) Answered(probe int32, a outcome.Answer) (watch bool) {
 }
 
 // Whole implements [node.Pass].
-func (p *phase) Whole() { p.forgetRow() }
+func (p *phase) Whole() { p.row.Whole() }
 
 // verdictOfAnswer is verdictOf for what came over HTTP: a server that is not available
 // has failed, also if it says for how long, and one that lets go of a connection in good

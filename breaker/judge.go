@@ -11,9 +11,9 @@ func (b *Breaker) suffered(p *phase, at time.Duration, failed, slow, underWay bo
 		return false
 	}
 	if failed {
-		p.consecutive.Add(1)
+		p.row.Failed()
 	} else {
-		p.endRow(underWay)
+		p.row.End(underWay)
 	}
 	if p.window != nil {
 		p.window.add(at, failed, slow)
@@ -99,7 +99,7 @@ func (b *Breaker) brokeLate(p *phase, at time.Duration, v verdict, slow bool) {
 	now := b.advanceLocked(set, at)
 	switch {
 	case now.closedBy == p:
-		now.consecutive.Add(1)
+		now.row.Failed()
 		if now.window != nil {
 			now.window.add(at, true, slow)
 		}
@@ -107,7 +107,7 @@ func (b *Breaker) brokeLate(p *phase, at time.Duration, v verdict, slow bool) {
 	case now != p || p.mute:
 		b.unlock()
 	case p.state == Closed:
-		p.resumeRow()
+		p.row.Broke()
 		switch {
 		case p.window == nil:
 		case v == good:

@@ -109,7 +109,7 @@ func (p *phase) succeeded(at time.Duration, underWay bool) (counted bool) {
 	if p.breaker.phase.Load() != p {
 		return false
 	}
-	p.endRow(underWay)
+	p.row.End(underWay)
 	if p.window != nil {
 		p.window.success(at)
 	}

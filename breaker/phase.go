@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/row"
 )
 
 // State is what a breaker does with calls.
@@ -43,12 +45,11 @@ type phase struct {
 	rejected atomic.Uint64
 
 	// In the state Closed:
-	mute        bool        // nothing is counted
-	ramping     atomic.Bool // only a part of the calls is let through
-	consecutive atomic.Uint32
-	suspended   atomic.Uint32 // failures in a row before successes whose bodies are under way
-	window      window        // nil if nobody looks at rates
-	closedBy    *phase        // the probes that closed the breaker, nil if none did
+	mute     bool        // nothing is counted
+	ramping  atomic.Bool // only a part of the calls is let through
+	row      row.Row
+	window   window // nil if nobody looks at rates
+	closedBy *phase // the probes that closed the breaker, nil if none did
 
 	probes probes // in the state HalfOpen, and Open for calls that were forced through; guarded by the breaker's lock
 }
@@ -101,32 +102,9 @@ func (p *phase) counts(at time.Duration) Counts {
 	case p.window != nil:
 		c.Successes, c.Failures, c.Slow = p.window.counts(at)
 	}
-	c.ConsecutiveFailures = int(p.consecutive.Load())
+	c.ConsecutiveFailures = p.row.Len()
 	return c
 }
-
-// endRow notes that a call succeeded, so that there is no row of failures any more. As long
-// as its body is under way, the row may turn out to go on.
-func (p *phase) endRow(underWay bool) {
-	if row := p.consecutive.Load(); row != 0 { // a store costs more than a look
-		p.consecutive.Store(0)
-		p.suspended.Store(row)
-	}
-	if !underWay {
-		p.forgetRow()
-	}
-}
-
-// forgetRow notes that a success has remained one.
-func (p *phase) forgetRow() {
-	if p.suspended.Load() != 0 {
-		p.suspended.Store(0)
-	}
-}
-
-// resumeRow notes that a success has not remained one. If none has since the last row of
-// failures, that goes on.
-func (p *phase) resumeRow() { p.consecutive.Add(p.suspended.Swap(0) + 1) }
 
 // share returns which part of the calls passes while the traffic grows: at least a
 // tenth, and all at the end.

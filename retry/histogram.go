@@ -1,59 +1,41 @@
 package retry
 
 import (
-	"math"
-	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	counts "github.com/evenkeel-go/evenkeel/internal/histogram"
 )
 
-// histogram counts latencies of the last 15 to 30 s, to know a quantile of them. Its buckets
-// are at most 1/32 of their latency wide, from 1 µs to 5 min, so its memory and its error are
-// bounded. Counting takes one atomic addition.
+// histogram counts latencies of the last 15 to 30 s, to know a quantile of them to 1/32.
 type histogram struct {
 	epoch   time.Time
 	current atomic.Uint32 // the half that counts
 	learnt  atomic.Int64  // the quantile in nanoseconds, 0 if unknown
 	next    atomic.Int64  // when it is computed again, in nanoseconds since epoch
-	halves  [2]half
+	halves  [2]*counts.Histogram
 
 	mu   sync.Mutex    // guards turn
 	turn time.Duration // when the halves change places, since epoch
 }
 
-func newHistogram(now time.Time) *histogram { return &histogram{epoch: now, turn: halfLasts} }
+func newHistogram(now time.Time) *histogram {
+	return &histogram{epoch: now, turn: halfLasts, halves: [2]*counts.Histogram{newHalf(), newHalf()}}
+}
 
-type half [buckets]atomic.Uint32
+func newHalf() *counts.Histogram { return counts.New(time.Microsecond, resolution) }
 
 const (
 	halfLasts     = 15 * time.Second
 	quantileLasts = 3 * time.Second
 	minSamples    = 100
-	perOctave     = 32
-	longestSample = 5 * time.Minute
-	longestMicros = uint64(longestSample / time.Microsecond)
-	octaves       = 29 - 6 // from 64 µs to longestMicros, which has 29 bits
-	buckets       = (octaves + 2) * perOctave
+	resolution    = 5
 )
-
-// bucketOf returns the bucket of a latency: one for each microsecond up to 64, then 32 for
-// each doubling.
-func bucketOf(d time.Duration) int {
-	us := min(uint64(max(d, 0)/time.Microsecond), longestMicros)
-	shift := max(bits.Len64(us)-6, 0)
-	return shift*perOctave + int(us>>shift)
-}
-
-// upperOf returns the end of a bucket.
-func upperOf(bucket int) time.Duration {
-	shift := max(bucket/perOctave-1, 0)
-	return time.Duration(bucket-shift*perOctave+1) << shift * time.Microsecond
-}
 
 // record counts a latency.
 func (h *histogram) record(d time.Duration) {
-	h.halves[h.current.Load()][bucketOf(d)].Add(1)
+	h.halves[h.current.Load()].Add(d)
 }
 
 // delay returns the quantile, at least minHedgeDelay, or 0 while too little is known. It is
@@ -77,37 +59,19 @@ func (h *histogram) turnOver(at time.Duration) time.Duration {
 	}
 	current := h.current.Load()
 	if at >= h.turn+halfLasts { // nobody has looked for long
-		h.halves[current].clear()
+		h.halves[current].Clear()
 	}
-	h.halves[1-current].clear()
+	h.halves[1-current].Clear()
 	h.current.Store(1 - current)
 	h.turn = at - (at-h.turn)%halfLasts + halfLasts
 	return h.turn
 }
 
-func (h *half) clear() {
-	for i := range h {
-		h[i].Store(0)
-	}
-}
-
-// quantile returns the quantile of both halves.
+// quantile returns the quantile of both halves, 0 while they hold too little.
 func (h *histogram) quantile(q float64) time.Duration {
-	var counts [buckets]uint64
-	total := uint64(0)
-	for i := range counts {
-		counts[i] = uint64(h.halves[0][i].Load()) + uint64(h.halves[1][i].Load())
-		total += counts[i]
-	}
-	if total < minSamples {
+	d, n := counts.Quantile(q, h.halves[0], h.halves[1])
+	if n < minSamples {
 		return 0
 	}
-	rank := uint64(math.Ceil(q * float64(total)))
-	for i, n := range counts {
-		if rank <= n {
-			return max(upperOf(i), minHedgeDelay)
-		}
-		rank -= n
-	}
-	return longestSample
+	return max(d, minHedgeDelay)
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
 )
 
 // responseBody is the body of an attempt's response: its end is the end of the
@@ -99,13 +101,22 @@ func (a *Attempt) Discard() {
 	if a == nil || a.Response == nil {
 		return
 	}
-	body := a.Response.Body
-	if a.Response.ContentLength <= drainBytes && a.ended.Load() == open {
+	if a.ended.Load() != open {
+		_ = a.Response.Body.Close()
+		return
+	}
+	Drain(a.Response, a.record.cfg.Clock)
+}
+
+// Drain closes the body of a response that nobody wants. Enough of it is read for its connection
+// to be used again, if there is not much.
+func Drain(resp *http.Response, c clock.Clock) {
+	if body := resp.Body; resp.ContentLength <= drainBytes {
 		// The timer closes the body under a Read that takes too long, which
 		// the bodies of net/http allow.
-		t := a.record.cfg.Clock.AfterFunc(drainFor, func() { _ = body.Close() })
+		t := c.AfterFunc(drainFor, func() { _ = body.Close() })
 		_, _ = io.CopyN(io.Discard, body, drainBytes+1)
 		t.Stop()
 	}
-	_ = body.Close()
+	_ = resp.Body.Close()
 }

@@ -13,6 +13,14 @@ import (
 // never: over HTTP/2 it dials for ever for a URL with a control character in it.
 // Every outermost layer asks, so that no endpoint is blamed.
 func Check(req *http.Request) error {
+	if err := Problems(req); err != nil {
+		return &invalidError{err}
+	}
+	return nil
+}
+
+// Problems returns the same as field errors.
+func Problems(req *http.Request) error {
 	var errs field.Errors
 	checkURL(req, &errs)
 	if !isMethod(req.Method) {
@@ -28,10 +36,7 @@ func Check(req *http.Request) error {
 	if req.ContentLength != 0 && req.Body == nil {
 		errs.Add("Request.ContentLength", req.ContentLength, "must be 0 without a body")
 	}
-	if err := errs.Err(); err != nil {
-		return &invalidError{err}
-	}
-	return nil
+	return errs.Err()
 }
 
 func checkURL(req *http.Request, errs *field.Errors) {

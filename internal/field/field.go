@@ -39,6 +39,18 @@ func (e *Errors) Check(ok bool, name string, value any, problem string) {
 	}
 }
 
+// Of takes over the field errors that err holds, without the name of the enclosing field.
+func (e *Errors) Of(name string, err error) {
+	var part Errors
+	part.Under("", err)
+	for _, err := range part.list {
+		if f, ok := err.(*Error); ok { //nolint:errorlint // made by Under
+			f.Field = strings.TrimPrefix(f.Field, name+".")
+		}
+		e.list = append(e.list, err)
+	}
+}
+
 // Under takes over the problems that err holds, with the name of the
 // enclosing field put before theirs, unless it is empty. Errors of other types
 // are kept; nil is ignored.

@@ -24,8 +24,16 @@ const (
 	Removed Reasons = 1 << iota
 	// Draining: the endpoint is about to leave.
 	Draining
-	// Unhealthy: a health check says that it cannot serve.
+	// Marked: the user says that it is not healthy.
+	Marked
+	// Unhealthy: probes say that it cannot serve.
 	Unhealthy
+	// Withdrawn: it answers probes that it is about to leave.
+	Withdrawn
+	// Pending: it is new, and the first probe of it is awaited.
+	Pending
+	// Ejected: its answers are worse than those of the others.
+	Ejected
 	// Open: its circuit breaker is open, or has all its probes under way.
 	Open
 	// ForcedOpen: somebody has opened its circuit breaker.
@@ -36,22 +44,26 @@ const (
 	// Leaving is the causes that nothing overrules. The others are opinions
 	// about the endpoint's health, which panic mode ignores.
 	Leaving = Removed | Draining | ForcedOpen
+	// Waiting is the causes that panic mode ignores only where nothing else is left: they are no
+	// opinions, but what the endpoint has said itself, or what nobody can know yet.
+	Waiting = Parked | Withdrawn | Pending
 )
+
+var causeNames = [...]string{
+	"removed", "draining", "marked unhealthy", "unhealthy", "withdrawn", "pending", "ejected", "open", "forced open", "parked",
+}
 
 // String names the causes, or returns "available".
 func (r Reasons) String() string {
 	s := ""
-	for _, c := range [...]struct {
-		bit  Reasons
-		name string
-	}{{Removed, "removed"}, {Draining, "draining"}, {Unhealthy, "unhealthy"}, {Open, "open"}, {ForcedOpen, "forced open"}, {Parked, "parked"}} {
-		if r&c.bit == 0 {
+	for i, name := range causeNames {
+		if r&(1<<i) == 0 {
 			continue
 		}
 		if s != "" {
 			s += ","
 		}
-		s += c.name
+		s += name
 	}
 	if s == "" {
 		return "available"
@@ -141,6 +153,35 @@ type Gatekeeper interface {
 	Tell()
 }
 
+// Monitor watches the health of a node: it learns from its attempts, and marks it. Its methods are
+// called concurrently and must not block or panic.
+type Monitor interface {
+	// Answered tells how an attempt went.
+	Answered(a outcome.Answer)
+	// Whole tells that the body of a good answer has ended as it should.
+	Whole()
+	// Broke tells that an answer that was good has failed after all: its body broke.
+	Broke(a outcome.Answer)
+	// Gone tells that the node was removed.
+	Gone()
+}
+
+// Physician makes the monitors of nodes.
+type Physician interface {
+	// Attach tells for whose endpoints the monitors will be. It fails if they are for others.
+	Attach(Ways) error
+	Monitor(n *Node) Monitor
+}
+
+// Ways are how connections to the endpoints of a pool are made, for those who make their own.
+type Ways struct {
+	// Template is the transport that those of the endpoints are clones of. It must be cloned
+	// and not used.
+	Template *http.Transport
+	// Custom, if set, makes the transport of an endpoint in place of the template.
+	Custom func(discovery.Endpoint) http.RoundTripper
+}
+
 // Node is the state of one incarnation of an endpoint. It is safe for
 // concurrent use.
 type Node struct {
@@ -158,11 +199,12 @@ type Node struct {
 	base    Base
 	watcher Watcher // may be nil
 	gate    Gate    // may be nil
+	monitor Monitor // may be nil
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
 
-	_ [40]byte // makes it 128 bytes, so that no two nodes share a cache line
+	_ [24]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
 
 const (
@@ -180,6 +222,9 @@ func New(e discovery.Endpoint, serial uint64, base Base, w Watcher) *Node {
 
 // Guard sets the gate. Nobody else may have the node yet.
 func (n *Node) Guard(g Gate) { n.gate = g }
+
+// Watch sets the monitor. Nobody else may have the node yet.
+func (n *Node) Watch(m Monitor) { n.monitor = m }
 
 // Gate returns what decides whether an attempt may go to the node, nil if nothing does.
 func (n *Node) Gate() Gate { return n.gate }
@@ -280,6 +325,9 @@ func (n *Node) Remove() {
 	if n.gate != nil {
 		n.gate.Gone()
 	}
+	if n.monitor != nil {
+		n.monitor.Gone()
+	}
 	if n.load.Or(removedBit)&inFlightMask == 0 {
 		n.base.Close()
 	}
@@ -349,7 +397,7 @@ type Pick struct {
 	Counted  bool // tell the watcher of the end
 }
 
-// Answered tells the observer and the gate, and counts failures.
+// Answered tells the observer, the monitor and the gate, and counts failures.
 func (p *Pick) Answered(a outcome.Answer) {
 	switch {
 	case a.Class.Bad():
@@ -360,6 +408,9 @@ func (p *Pick) Answered(a outcome.Answer) {
 	if p.Observer != nil {
 		p.Observer.Answered(p.Token, a)
 	}
+	if p.Node.monitor != nil {
+		p.Node.monitor.Answered(a)
+	}
 	if p.Pass != nil && !p.Pass.Answered(p.Number, a) {
 		p.Pass = nil
 	}
@@ -367,6 +418,9 @@ func (p *Pick) Answered(a outcome.Answer) {
 
 // Whole tells that the body of a good answer has ended as it should.
 func (p *Pick) Whole() {
+	if p.Node.monitor != nil {
+		p.Node.monitor.Whole()
+	}
 	if p.Pass != nil {
 		p.Pass.Whole()
 	}
@@ -376,6 +430,9 @@ func (p *Pick) Whole() {
 // body broke.
 func (p *Pick) Broke(a outcome.Answer) {
 	p.Node.failures.Add(1)
+	if p.Node.monitor != nil {
+		p.Node.monitor.Broke(a)
+	}
 	if p.Pass != nil {
 		p.Pass.Broke(a)
 	}

@@ -1,0 +1,134 @@
+package health
+
+import (
+	"math"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// census is how many endpoints there are, and how many of them are ejected: by number and by
+// weight.
+type census struct {
+	endpoints int
+	weight    float64
+	out       int
+	outWeight float64
+	stale     bool // who is there has changed
+}
+
+// room reports whether so many more endpoints of so much weight may be ejected.
+func (c *census) room(endpoints int, weight, most float64) bool {
+	const rounding = 1 + 1e-9
+	return float64(c.out+endpoints) <= math.Floor(float64(c.endpoints)*most*rounding) &&
+		c.outWeight+weight <= c.weight*most*rounding
+}
+
+// back counts an endpoint that is ejected no longer.
+func (c *census) back(w *watch) {
+	c.out--
+	if c.outWeight -= w.weight; c.out == 0 {
+		c.outWeight = 0 // no sum of rounding errors
+	}
+}
+
+// countLocked counts the endpoints that are not leaving.
+func (m *Monitor) countLocked() {
+	c := &m.census
+	c.endpoints, c.weight, c.stale = 0, 0, false
+	for _, w := range m.watches {
+		if w.node.Reasons()&node.Leaving == 0 {
+			c.endpoints++
+			c.weight += w.weightNow()
+		}
+	}
+}
+
+// weightNow returns the weight of the endpoint. It is bounded, so that sums are finite.
+func (w *watch) weightNow() float64 { return min(w.node.Published().EffectiveWeight(), 1e100) }
+
+// trip ejects an endpoint because of a row of failures.
+func (m *Monitor) trip(w *watch, cause Cause) {
+	m.mu.Lock()
+	defer m.unlock()
+	if !m.closed {
+		m.ejectLocked(w, cause, m.now())
+	}
+}
+
+// ejectLocked keeps traffic away from an endpoint for a while, unless too many are ejected already.
+func (m *Monitor) ejectLocked(w *watch, cause Cause, now time.Time) {
+	o := &m.settings.Load().outlier
+	if w.gone || w.cause != "" || o.Disabled || w.node.Reasons()&node.Leaving != 0 {
+		return
+	}
+	if m.census.stale {
+		m.countLocked()
+	}
+	weight := w.weightNow()
+	if !m.census.room(1, weight, o.MaxEjected) {
+		return
+	}
+	m.census.out++
+	m.census.outWeight += weight
+	w.level = min(w.level+1, o.longest())
+	d := o.lasts(w.level, m.random())
+	w.number++
+	w.cause, w.weight, w.rise = cause, weight, 0
+	w.until = m.clock.Now().Add(d)
+	w.shadow = o.Shadow || (o.Enforce < 1 && m.random() >= o.Enforce)
+	number := w.number
+	w.back = m.clock.AfterFunc(d, func() { m.comeBack(w, number) })
+	if !w.shadow {
+		w.since.Store(never)
+		m.setLocked(w, node.Ejected, node.Ejected)
+	}
+	m.changes.Add(Change{
+		Time: m.clock.Now(), Endpoint: w.node.Endpoint(), Kind: Eject, Cause: cause, Until: w.until, Shadow: w.shadow,
+	})
+}
+
+// comeBack ends an ejection whose time is over.
+func (m *Monitor) comeBack(w *watch, number uint64) {
+	m.mu.Lock()
+	defer m.unlock()
+	if !w.gone && !m.closed && w.number == number {
+		m.returnLocked(w, m.now())
+	}
+}
+
+// returnLocked ends an ejection, if there is one. What was counted before counts no more.
+func (m *Monitor) returnLocked(w *watch, now time.Time) {
+	if w.cause == "" {
+		return
+	}
+	w.back.Stop()
+	m.census.back(w)
+	change := Change{Time: m.clock.Now(), Endpoint: w.node.Endpoint(), Kind: Return, Cause: w.cause, Until: w.until, Shadow: w.shadow}
+	w.cause, w.until, w.shadow, w.back = "", time.Time{}, false, nil
+	w.restart(m.at(now))
+	m.setLocked(w, node.Ejected, 0)
+	m.changes.Add(change)
+}
+
+// trim lets endpoints come back that are too many to be ejected since others have left: those whose
+// time is over first.
+func (m *Monitor) trim() {
+	m.mu.Lock()
+	defer m.unlock()
+	m.trimming = nil
+	if m.closed {
+		return
+	}
+	m.countLocked()
+	most := m.settings.Load().outlier.MaxEjected
+	for m.census.out > 0 && !m.census.room(0, 0, most) {
+		var first *watch
+		for _, w := range m.watches {
+			if w.cause != "" && (first == nil || w.until.Before(first.until)) {
+				first = w
+			}
+		}
+		m.returnLocked(first, m.now())
+	}
+}

@@ -1,0 +1,366 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/clock"
+	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/internal/events"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/internal/random"
+)
+
+// Config says how the endpoints of a service are watched. The zero Config looks at their answers
+// only.
+type Config struct {
+	// Check says how endpoints are probed. Nil means not at all.
+	Check *Check
+
+	// Outlier says which endpoints are ejected because of their answers.
+	Outlier Outlier
+
+	// Target is the service as a URL, such as "https://users.internal:8443": HTTP and gRPC
+	// probes have its scheme and host, and its host as the TLS server name. Empty means
+	// that each endpoint is asked under its own address, without TLS. Inside evenkeel.New it is
+	// set there.
+	Target string
+
+	// Transport is the template of the connections of probes. Nil means one with the defaults of
+	// net/http. In a balancer.Pool it is not used: there, they are made as those of the traffic.
+	Transport *http.Transport
+
+	// OnChange, if set, is told of each change, in order. Calls do not overlap, no lock is held,
+	// and it may use the monitor, but not close it. Inside evenkeel.New it is set there.
+	OnChange func(Change)
+
+	// Clock is the clock to use; nil means the system's. Inside evenkeel.New it is set there.
+	Clock clock.Clock
+
+	// Rand is the source of jitter and chance; nil means the runtime's. Access is serialised.
+	// Inside evenkeel.New it is set there.
+	Rand rand.Source
+}
+
+// Validate returns nil, or all that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs field.Errors
+	if c.Check != nil {
+		errs.Under("Check", c.Check.Validate())
+	}
+	errs.Under("Outlier", c.Outlier.Validate())
+	if c.Target != "" {
+		u, err := url.Parse(c.Target)
+		errs.Check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "Target", "(not shown)",
+			"must be a URL with the scheme http or https and a host")
+	}
+	return errs.Err()
+}
+
+// settings is a valid configuration, with its defaults, as monitors use it.
+type settings struct {
+	check   *Check // nil if nobody is probed
+	prober  prober
+	outlier Outlier
+}
+
+func newSettings(c Config) (*settings, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	s := &settings{outlier: c.Outlier.WithDefaults()}
+	if c.Check != nil {
+		check := c.Check.WithDefaults()
+		s.check, s.prober = &check, check.Probe.prober()
+	}
+	return s, nil
+}
+
+// Monitor watches the endpoints of one service. Give it to a balancer.Pool, which then picks
+// only those that can serve, or use it alone by [Monitor.Add]. It is safe for concurrent use.
+type Monitor struct {
+	settings atomic.Pointer[settings]
+	clock    clock.Clock
+	start    time.Time
+	now      func() time.Time
+	random   func() float64
+	changes  events.Queue[Change]
+	target   *url.URL
+
+	busy atomic.Bool // there was traffic since the last look at the rates
+
+	ctx      context.Context //nolint:containedctx // that of all probes: Close ends it
+	stop     context.CancelFunc
+	wanted   chan struct{}  // a probe is in the queue
+	dispatch sync.WaitGroup // what takes probes from there
+
+	mu          sync.Mutex // guards what follows; the locks of nodes' owners may be held, none is taken
+	lines       *lines
+	attached    bool
+	watches     []*watch
+	queue       []*watch // whose probes are due
+	dispatching bool
+	census      census
+	sweeping    clock.Timer // nil if there is no traffic
+	trimming    clock.Timer // nil if nobody has left
+	traffic     time.Time   // when there was any, as far as is known
+	candidates  []candidate // of the sweep, kept for the next
+	serial      uint64      // of endpoints that were added one by one
+	closed      bool
+	changed     []*node.Node // whose owners are to be told
+	dropped     []*node.Node // whose idle connections are to be closed
+}
+
+// NewMonitor returns a monitor without endpoints, or all that is wrong with the configuration.
+func NewMonitor(cfg Config) (*Monitor, error) {
+	set, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &Monitor{
+		clock: clock.Or(cfg.Clock), random: random.Floats(cfg.Rand), wanted: make(chan struct{}, 1),
+	}
+	if cfg.Target != "" {
+		m.target, _ = url.Parse(cfg.Target) // it is valid
+	}
+	m.changes.Tell = cfg.OnChange
+	m.start = m.clock.Now()
+	m.now, m.traffic = clock.Instants(m.clock), m.start
+	m.lines = newLines(m.target, node.Ways{Template: cfg.Transport}, m.clock)
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.settings.Store(set)
+	return m, nil
+}
+
+// errAttached is the refusal of a second pool.
+var errAttached = errors.New("health: the monitor watches the endpoints of another pool")
+
+// Attach tells how connections are made. The balancer calls it.
+func (m *Monitor) Attach(ways node.Ways) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.attached || len(m.watches) > 0 {
+		return errAttached
+	}
+	m.attached = true
+	m.lines = newLines(m.target, ways, m.clock)
+	return nil
+}
+
+// Monitor begins to watch an endpoint. The balancer calls it.
+func (m *Monitor) Monitor(n *node.Node) node.Monitor { return m.watch(n) }
+
+func (m *Monitor) watch(n *node.Node) *watch {
+	w := &watch{monitor: m, node: n}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.line = &line{lines: m.lines, endpoint: n.Endpoint(), serial: n.Serial()}
+	if m.closed {
+		w.gone = true
+		return w
+	}
+	w.place = len(m.watches)
+	m.watches = append(m.watches, w)
+	m.census.stale = true
+	set := m.settings.Load()
+	if set.outlier.SlowerBy > 0 {
+		w.latencies.Store(newLatencies())
+	}
+	if set.check != nil {
+		m.holdLocked(w, set.check)
+		m.beginLocked(w, set.check)
+	}
+	return w
+}
+
+// forget ends the watch of an endpoint that has left.
+func (m *Monitor) forget(w *watch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w.gone {
+		return
+	}
+	w.gone = true
+	m.stopProbingLocked(w)
+	if w.back != nil {
+		w.back.Stop()
+	}
+	if w.cause != "" {
+		m.census.back(w)
+	}
+	last := m.watches[len(m.watches)-1]
+	m.watches[w.place], last.place = last, w.place
+	m.watches = m.watches[:len(m.watches)-1]
+	m.census.stale = true
+	if m.census.out > 0 && m.trimming == nil && !m.closed {
+		m.trimming = m.clock.AfterFunc(0, m.trim) // once for all that leave together
+	}
+	w.line.close()
+}
+
+// unlock tells what was done under the lock, without it.
+func (m *Monitor) unlock() {
+	changed, dropped := m.changed, m.dropped
+	m.changed, m.dropped = nil, nil
+	m.mu.Unlock()
+	for _, n := range changed {
+		n.Changed()
+	}
+	for _, n := range dropped {
+		n.Base().CloseIdleConnections()
+	}
+	m.changes.Flush()
+}
+
+// setLocked makes the reasons of a mask those that are given.
+func (m *Monitor) setLocked(w *watch, mask, r node.Reasons) {
+	if w.node.Set(mask, r) {
+		m.changed = append(m.changed, w.node)
+	}
+}
+
+// at returns an instant as the monitor counts time; zero means now.
+func (m *Monitor) at(t time.Time) time.Duration {
+	if t.IsZero() {
+		t = m.now()
+	}
+	return t.Sub(m.start)
+}
+
+// wake notes that there is traffic.
+func (m *Monitor) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.busy.Swap(true) {
+		return
+	}
+	now := m.now()
+	set := m.settings.Load()
+	if m.idleLocked(set, now) && set.check != nil && set.check.IdleInterval > set.check.Interval {
+		m.clock.AfterFunc(0, m.rouse) // by whoever has time: this is somebody's request
+	}
+	m.traffic = now
+	if m.sweeping == nil && (set.check != nil || !set.outlier.Disabled) {
+		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)
+	}
+}
+
+// Use replaces Check and Outlier. What is known of the endpoints stays: their states, how many
+// probes have failed in a row, ejections and how long they last. What is switched off is forgotten.
+// An error says what is wrong; then nothing has changed.
+func (m *Monitor) Use(cfg Config) error {
+	set, err := newSettings(cfg)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.unlock()
+	if m.closed {
+		return nil
+	}
+	m.settings.Store(set)
+	m.busy.Store(false) // the next request starts what it may have to
+	now := m.now()
+	for _, w := range m.watches {
+		m.useCheckLocked(w, set.check, now)
+		m.useOutlierLocked(w, &set.outlier, now)
+	}
+	m.wakeDispatcher() // it may have to do more at once
+	return nil
+}
+
+// useOutlierLocked brings an endpoint under other settings.
+func (m *Monitor) useOutlierLocked(w *watch, o *Outlier, now time.Time) {
+	if o.Disabled {
+		m.returnLocked(w, now)
+		w.level = 0
+	}
+	switch slow := w.latencies.Load(); {
+	case o.SlowerBy == 0 || o.Disabled:
+		w.latencies.Store(nil)
+	case slow == nil:
+		w.latencies.Store(newLatencies())
+	}
+}
+
+// Close ends all probes and waits for them, but for functions ([Func]) that do not return. Endpoints
+// stay as they are, and OnChange is not called any more. It may be called more than once, but not
+// by OnChange.
+func (m *Monitor) Close() {
+	m.mu.Lock()
+	if !m.closed {
+		m.closed = true
+		for _, w := range m.watches {
+			m.stopProbingLocked(w)
+			if w.back != nil {
+				w.back.Stop()
+			}
+		}
+		for _, t := range []clock.Timer{m.sweeping, m.trimming} {
+			if t != nil {
+				t.Stop()
+			}
+		}
+	}
+	watches := m.watches
+	m.mu.Unlock()
+	m.stop()
+	m.dispatch.Wait()
+	for _, w := range watches {
+		w.line.close()
+	}
+	m.lines.close()
+	m.changes.Close()
+}
+
+// Status is what a monitor knows of an endpoint.
+type Status struct {
+	// Endpoint is what discovery says of it.
+	Endpoint discovery.Endpoint
+	// State is what probes have found out.
+	State State
+	// Probed is when the last probe ended, zero if none has.
+	Probed time.Time
+	// Took is how long that took.
+	Took time.Duration
+	// Err is what it found, nil if it was good.
+	Err error
+	// Ejected is why the endpoint is ejected, empty if it is not.
+	Ejected Cause
+	// Until is when that ends.
+	Until time.Time
+	// Shadow says that it goes on being used.
+	Shadow bool
+	// Ejections is how often it was ejected.
+	Ejections uint64
+	// Level is how many times as long as the first its last ejection was to be, less what good
+	// service has taken back.
+	Level int
+}
+
+// Status returns what is known of all endpoints.
+func (m *Monitor) Status() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]Status, len(m.watches))
+	for i, w := range m.watches {
+		list[i] = w.statusLocked()
+	}
+	return list
+}
+
+func (w *watch) statusLocked() Status {
+	return Status{
+		Endpoint: w.node.Endpoint(), State: w.state,
+		Probed: w.when, Took: w.took, Err: w.err,
+		Ejected: w.cause, Until: w.until, Shadow: w.shadow,
+		Ejections: w.number, Level: w.level,
+	}
+}

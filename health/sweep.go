@@ -1,0 +1,152 @@
+package health
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+)
+
+// candidate is an endpoint that may be worse than the others.
+type candidate struct {
+	*watch
+	counted
+	tier *tier
+}
+
+// tier is the endpoints of one priority, among which one is compared with the others.
+type tier struct {
+	rank
+	sum    counted    // of all their requests
+	tested int        // how many had enough requests to be judged by deviation
+	rated  int        // so, by failure rate
+	slow   []slowness // by what time it takes the endpoints to answer
+}
+
+// rank names a tier.
+type rank struct {
+	standby  bool
+	priority int
+}
+
+func rankOf(e *discovery.Endpoint) rank {
+	if e.Standby {
+		return rank{standby: true}
+	}
+	return rank{priority: e.Priority}
+}
+
+// sweep looks at what was counted since the last time, and ejects those that are worse than they
+// should be. It happens every Interval as long as there is traffic.
+func (m *Monitor) sweep() {
+	m.mu.Lock()
+	defer m.unlock()
+	m.sweeping = nil
+	if m.closed {
+		return
+	}
+	now := m.now()
+	o := &m.settings.Load().outlier
+	if m.busy.Swap(false) {
+		m.traffic = now
+		m.sweeping = m.clock.AfterFunc(o.Interval, m.sweep)
+	}
+	if o.Disabled {
+		return
+	}
+	m.countLocked()
+	tiers := m.collectLocked(o)
+	m.judgeRatesLocked(o, now)
+	for _, t := range tiers {
+		m.judgeSlownessLocked(t, o, now)
+	}
+}
+
+// collectLocked takes what was counted, and notes who may be worse than the others.
+func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
+	m.candidates = m.candidates[:0]
+	var t *tier
+	for _, w := range m.watches {
+		c := w.interval()
+		if w.cause != "" && !w.shadow {
+			continue // it is not in service
+		}
+		if e := w.node.Published(); t == nil || t.rank != rankOf(e) {
+			t = tierOf(&tiers, rankOf(e))
+		}
+		t.sum.requests += c.requests
+		t.sum.failures += c.failures
+		if c.requests >= deviationMinRequests {
+			t.tested++
+		}
+		if c.requests >= rateMinRequests {
+			t.rated++
+		}
+		switch {
+		case w.cause != "": // it would be ejected already
+		case c.failures >= deviationMinFailures:
+			m.candidates = append(m.candidates, candidate{w, c, t})
+		case c.requests > c.failures && w.level > 0:
+			w.level--
+		}
+		if l := w.latencies.Load(); l != nil && o.SlowerBy > 0 {
+			if median, ok := l.turn(); ok {
+				t.slow = append(t.slow, slowness{w, median})
+			}
+		}
+	}
+	return tiers
+}
+
+// tierOf returns the tier of a rank.
+func tierOf(tiers *[]*tier, r rank) *tier {
+	for _, t := range *tiers {
+		if t.rank == r {
+			return t
+		}
+	}
+	t := &tier{rank: r}
+	*tiers = append(*tiers, t)
+	return t
+}
+
+// judgeRatesLocked ejects those that fail too often. The worst comes first, and whoever is found out
+// is not among the others with which the next ones are compared.
+func (m *Monitor) judgeRatesLocked(o *Outlier, now time.Time) {
+	slices.SortStableFunc(m.candidates, func(a, b candidate) int { return cmp.Compare(b.rate(), a.rate()) })
+	for _, c := range m.candidates {
+		others := counted{c.tier.sum.requests - c.requests, c.tier.sum.failures - c.failures}
+		switch {
+		case o.Deviation != Off && deviates(c.counted, others, o.Deviation, o.FalseAlarms/float64(c.tier.tested)):
+			c.tier.sum = others
+			m.ejectLocked(c.watch, Deviation, now)
+		case o.FailureRate > 0 && c.requests >= rateMinRequests && c.tier.rated >= rateMinEndpoints && c.rate() >= o.FailureRate:
+			m.ejectLocked(c.watch, FailureRate, now)
+		case c.level > 0 && c.requests > c.failures:
+			c.level--
+		}
+	}
+	clear(m.candidates) // nobody is kept who has left
+}
+
+// slowness is what time it takes an endpoint to answer.
+type slowness struct {
+	*watch
+	median time.Duration
+}
+
+// judgeSlownessLocked ejects those that take much longer than most. The slowest comes first.
+func (m *Monitor) judgeSlownessLocked(t *tier, o *Outlier, now time.Time) {
+	if len(t.slow) < slowMinEndpoints {
+		return
+	}
+	slices.SortStableFunc(t.slow, func(a, b slowness) int { return cmp.Compare(b.median, a.median) })
+	usual := t.slow[len(t.slow)/2].median // of the faster half, if they are even
+	for _, s := range t.slow {
+		if s.median-usual <= o.SlowerByTime || float64(s.median) <= o.SlowerBy*float64(usual) {
+			return
+		}
+		m.ejectLocked(s.watch, SlowerBy, now)
+	}
+}
