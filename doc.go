@@ -16,14 +16,14 @@
 // this target. A record of the call is made; everything below shares it. The
 // retry layer makes the first attempt: it gets the request with a body of its own
 // and a context that lives until the response's body has ended. The balancer picks
-// an endpoint (waiting, if no endpoints are known yet), one whose circuit breaker lets
-// it, and the attempt goes out on a connection that belongs to that endpoint. The URL, the Host header, the TLS
+// an endpoint (waiting, if no endpoints are known yet), one that is healthy and whose circuit
+// breaker lets it, and the attempt goes out on a connection that belongs to that endpoint. The URL, the Host header, the TLS
 // server name and the certificate check stay those of the target; only the
 // connection is made to the endpoint's address.
 //
 // When the response's headers arrive, or the attempt fails, one classifier
 // (package outcome) says what that meant, and everybody is told: the balancer's
-// latencies, the endpoint's breaker, the quota of retries, the hooks. If the attempt failed and may be
+// latencies, the endpoint's breaker, the outlier detection, the quota of retries, the hooks. If the attempt failed and may be
 // repeated, it is, at another endpoint if there is one; the answer before is
 // thrown away only when the next attempt goes out. The last response is the
 // caller's, whatever its status. The endpoint counts the request as in flight
@@ -44,11 +44,15 @@
 //	HTTP/2 health        ping after 15s of silence, answer within 5s
 //	circuit breaker      per endpoint: opens after 5 failures in a row, or half of 20 or more
 //	                     in 10s, for 5s growing to 5m; 3 probes
+//	outlier detection    an endpoint that fails more often than the others, looked at each 10s, is
+//	                     ejected for 30s growing to 5m; at most half of them; rows of failures are left to the
+//	                     circuit breaker
 //	retry                3 attempts; full jitter from 50ms to 2s at the same endpoint
 //	retry quota          500 tokens; 5 per retry, 10 after a timeout; +1 per success
 //	free moves           2 per call, after a refused connection
 //	Retry-After          heard up to 10s; the endpoint is left alone for up to 5m
 //	hedging              none: WithRetry, retry.Policy.Hedge
+//	probes               none: WithHealthCheck
 //	zones, routes        none: WithRules
 //	limit per endpoint   none: WithRules
 //	target's breaker     none: WithTargetBreaker

@@ -30,7 +30,13 @@ type member struct {
 }
 
 // Changed implements [node.Watcher].
-func (m *member) Changed() { m.pool.changed(m) }
+func (m *member) Changed(others ...*node.Node) {
+	marked := make([]*member, 0, len(others)+1)
+	for _, o := range others {
+		marked = append(marked, o.Watcher().(*member))
+	}
+	m.pool.changed(append(marked, m))
+}
 
 // Others implements [node.Watcher].
 func (m *member) Others(tried []uint64, req *http.Request) bool {

@@ -25,12 +25,12 @@ func (p *Pool) SetHealthy(key discovery.Key, healthy bool) bool {
 	return true
 }
 
-// changed is told that the reasons of a member have changed, by whoever has
+// changed is told that the reasons of members have changed, by whoever has
 // changed them. One goroutine at a time publishes; what comes meanwhile it takes
 // along, so that a wave of changes costs few snapshots.
-func (p *Pool) changed(m *member) {
+func (p *Pool) changed(members []*member) {
 	p.marks.Lock()
-	p.marked = append(p.marked, m)
+	p.marked = append(p.marked, members...)
 	if p.marking {
 		p.marks.Unlock()
 		return

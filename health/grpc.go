@@ -54,9 +54,10 @@ func (p GRPC) ask(ctx context.Context, l *line) answer {
 		Method:        http.MethodPost,
 		URL:           &url.URL{Path: grpcPath},
 		Header:        http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}},
-		Body:          io.NopCloser(bytes.NewReader(message)),
+		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(message)), nil },
 		ContentLength: int64(len(message)),
 	}
+	req.Body, _ = req.GetBody()
 	resp, err := l.send(req.WithContext(ctx), l.lines.h2, p.Port)
 	if err != nil {
 		return answer{err: err}

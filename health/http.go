@@ -46,7 +46,8 @@ type HTTP struct {
 	BodyMatch string
 
 	// Report reads the body as the [Report] of a [Handler]. An endpoint that says DOWN is
-	// unhealthy at once, and the reason is kept; UP and DEGRADED are good if the status is, too.
+	// unhealthy at once, and the reason is kept, unless it is that it is about to leave
+	// ([ErrDraining]); UP and DEGRADED are good if the status is, too.
 	// What is no report is judged by the status alone.
 	Report bool
 
@@ -106,6 +107,7 @@ func (p HTTP) prober() prober {
 	if err != nil {
 		panic(err) // it is valid
 	}
+	p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses) // the caller may change its own
 	w := &webProber{HTTP: p, url: u}
 	if p.BodyMatch != "" {
 		w.match = regexp.MustCompile(p.BodyMatch)
@@ -174,6 +176,9 @@ func reported(body []byte) error {
 	var r Report
 	if json.Unmarshal(body, &r) != nil || r.Status != Down {
 		return nil
+	}
+	if r.Details[serverEntry].Error == textDraining {
+		return ErrDraining
 	}
 	names := make([]string, 0, len(r.Details))
 	for name, c := range r.Details {

@@ -51,6 +51,7 @@ func (ls *lines) transport(template *http.Transport) *http.Transport {
 	t := template.Clone()
 	t.Proxy = nil
 	t.DisableCompression = true // what is compressed is nobody's bomb then
+	t.MaxResponseHeaderBytes = maxBody
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = 0, 1, 0
 	t.IdleConnTimeout = 0 // they go with their endpoint
 	if t.TLSClientConfig == nil {

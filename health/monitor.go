@@ -108,11 +108,12 @@ type Monitor struct {
 	queue       []*watch // whose probes are due
 	dispatching bool
 	census      census
-	sweeping    clock.Timer // nil if there is no traffic
-	trimming    clock.Timer // nil if nobody has left
-	traffic     time.Time   // when there was any, as far as is known
-	candidates  []candidate // of the sweep, kept for the next
-	serial      uint64      // of endpoints that were added one by one
+	sweeping    clock.Timer   // nil if there is no traffic
+	trimming    clock.Timer   // nil if nobody has left
+	traffic     time.Time     // when there was any, as far as is known
+	swept       time.Duration // when the rates were last looked at
+	candidates  []candidate   // of the sweep, kept for the next
+	serial      uint64        // of endpoints that were added one by one
 	closed      bool
 	changed     []*node.Node // whose owners are to be told
 	dropped     []*node.Node // whose idle connections are to be closed
@@ -182,10 +183,17 @@ func (m *Monitor) watch(n *node.Node) *watch {
 
 // forget ends the watch of an endpoint that has left.
 func (m *Monitor) forget(w *watch) {
+	if m.leave(w) {
+		w.line.close()
+	}
+}
+
+// leave takes an endpoint out of the list, if it is there.
+func (m *Monitor) leave(w *watch) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w.gone {
-		return
+		return false
 	}
 	w.gone = true
 	m.stopProbingLocked(w)
@@ -202,7 +210,7 @@ func (m *Monitor) forget(w *watch) {
 	if m.census.out > 0 && m.trimming == nil && !m.closed {
 		m.trimming = m.clock.AfterFunc(0, m.trim) // once for all that leave together
 	}
-	w.line.close()
+	return true
 }
 
 // unlock tells what was done under the lock, without it.
@@ -210,8 +218,8 @@ func (m *Monitor) unlock() {
 	changed, dropped := m.changed, m.dropped
 	m.changed, m.dropped = nil, nil
 	m.mu.Unlock()
-	for _, n := range changed {
-		n.Changed()
+	if len(changed) > 0 {
+		changed[0].Changed(changed[1:]...) // at once: each time, the balancer looks at all endpoints
 	}
 	for _, n := range dropped {
 		n.Base().CloseIdleConnections()
@@ -238,14 +246,15 @@ func (m *Monitor) at(t time.Time) time.Duration {
 func (m *Monitor) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || m.busy.Swap(true) {
+	if m.closed || m.busy.Load() {
 		return
 	}
 	now := m.now()
 	set := m.settings.Load()
-	if m.idleLocked(set, now) && set.check != nil && set.check.IdleInterval > set.check.Interval {
+	if m.idleLocked(set, now) {
 		m.clock.AfterFunc(0, m.rouse) // by whoever has time: this is somebody's request
 	}
+	m.busy.Store(true)
 	m.traffic = now
 	if m.sweeping == nil && (set.check != nil || !set.outlier.Disabled) {
 		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)

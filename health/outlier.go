@@ -11,11 +11,14 @@ import (
 // Outlier says which endpoints are ejected because of what they answer: they get no traffic for a
 // while. It costs no request. The zero Outlier is the recommended one.
 //
-// Those who know nginx's max_fails=N and fail_timeout=T write
+// What nginx calls max_fails=N and fail_timeout=T is
 //
-//	Outlier{ConsecutiveFailures: N, LocalFailures: N, EjectFor: T, MaxEjectFor: T, Deviation: Off}
+//	Outlier{LocalFailures: N, ConsecutiveFailures: Off, EjectFor: T, MaxEjectFor: T, Jitter: Off, Deviation: Off, MaxEjected: 1}
 //
-// with the difference that nginx counts failures within T, and here they must be in a row.
+// with ConsecutiveFailures: N where proxy_next_upstream lists http_500 and its like, or
+// GatewayFailures: N for http_502, http_503 and http_504. There are two differences: nginx counts
+// the failures within T, and here they are in a row; and nginx lets one request try the server
+// after T, while here it comes back by way of balancer.SlowStart.
 type Outlier struct {
 	// Disabled switches all of it off. Endpoints that are ejected come back.
 	Disabled bool

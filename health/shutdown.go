@@ -13,13 +13,16 @@ const (
 	phaseDraining
 )
 
+// textDraining is what a report says of a server that is draining.
+const textDraining = "draining"
+
 // notServing returns why readiness is down whatever the components say, or "".
 func (h *Handler) notServing() string {
 	switch h.phase.Load() {
 	case phaseStarting:
 		return "starting"
 	case phaseDraining:
-		return "draining"
+		return textDraining
 	default:
 		return ""
 	}

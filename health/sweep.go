@@ -61,6 +61,7 @@ func (m *Monitor) sweep() {
 	for _, t := range tiers {
 		m.judgeSlownessLocked(t, o, now)
 	}
+	m.swept = m.at(now)
 }
 
 // collectLocked takes what was counted, and notes who may be worse than the others.
@@ -69,8 +70,8 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 	var t *tier
 	for _, w := range m.watches {
 		c := w.interval()
-		if w.cause != "" && !w.shadow {
-			continue // it is not in service
+		if w.cause != "" {
+			continue // it is not in service, or would not be
 		}
 		if e := w.node.Published(); t == nil || t.rank != rankOf(e) {
 			t = tierOf(&tiers, rankOf(e))
@@ -83,12 +84,10 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 		if c.requests >= rateMinRequests {
 			t.rated++
 		}
-		switch {
-		case w.cause != "": // it would be ejected already
-		case c.failures >= deviationMinFailures:
+		if c.failures >= deviationMinFailures {
 			m.candidates = append(m.candidates, candidate{w, c, t})
-		case c.requests > c.failures && w.level > 0:
-			w.level--
+		} else {
+			m.creditLocked(w, c)
 		}
 		if l := w.latencies.Load(); l != nil && o.SlowerBy > 0 {
 			if median, ok := l.turn(); ok {
@@ -123,11 +122,18 @@ func (m *Monitor) judgeRatesLocked(o *Outlier, now time.Time) {
 			m.ejectLocked(c.watch, Deviation, now)
 		case o.FailureRate > 0 && c.requests >= rateMinRequests && c.tier.rated >= rateMinEndpoints && c.rate() >= o.FailureRate:
 			m.ejectLocked(c.watch, FailureRate, now)
-		case c.level > 0 && c.requests > c.failures:
-			c.level--
+		default:
+			m.creditLocked(c.watch, c.counted)
 		}
 	}
 	clear(m.candidates) // nobody is kept who has left
+}
+
+// creditLocked takes a step back for an interval of good service: the next ejection is shorter.
+func (m *Monitor) creditLocked(w *watch, c counted) {
+	if w.level > 0 && c.requests > c.failures && w.since.Load() <= int64(m.swept) {
+		w.level--
+	}
 }
 
 // slowness is what time it takes an endpoint to answer.

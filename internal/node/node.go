@@ -95,8 +95,9 @@ type Observer interface {
 
 // Watcher is the owner of a node.
 type Watcher interface {
-	// Changed is told that the reasons have changed, by whoever changed them.
-	Changed()
+	// Changed is told that the reasons have changed, by whoever changed them, and those of
+	// others, of the same owner.
+	Changed(others ...*Node)
 	// Ended is told of the end of each pick that is counted, and of each at a
 	// node that has a limit.
 	Ended(counted bool)
@@ -284,10 +285,10 @@ func (n *Node) Set(mask, r Reasons) (changed bool) {
 // Watcher returns the owner of the node.
 func (n *Node) Watcher() Watcher { return n.watcher }
 
-// Changed tells the watcher that the reasons have changed.
-func (n *Node) Changed() {
+// Changed tells the watcher that the reasons have changed, and those of others, of the same owner.
+func (n *Node) Changed(others ...*Node) {
 	if n.watcher != nil {
-		n.watcher.Changed()
+		n.watcher.Changed(others...)
 	}
 }
 
