@@ -1,16 +1,20 @@
 package health
 
 import (
+	"math/bits"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/histogram"
 )
 
-// latencies is what time an endpoint took to answer in this interval and the one before.
+// latencies is what time an endpoint takes to answer. Those of each interval count half as much as
+// those of the next one. Where there are many, only some are looked at, by chance: enough for a
+// median, and few enough for processors not to want the same counter all the time.
 type latencies struct {
-	current atomic.Uint32 // the half that counts
-	halves  [2]*histogram.Histogram
+	histogram *histogram.Histogram
+	mask      atomic.Uint32 // one of mask+1 is looked at
 }
 
 // The unit and the resolution of latencies: enough to see a factor of two, and 50 ms.
@@ -20,17 +24,23 @@ const (
 )
 
 func newLatencies() *latencies {
-	half := func() *histogram.Histogram { return histogram.New(latencyUnit, latencyResolution) }
-	return &latencies{halves: [2]*histogram.Histogram{half(), half()}}
+	return &latencies{histogram: histogram.New(latencyUnit, latencyResolution)}
 }
 
-func (l *latencies) record(d time.Duration) { l.halves[l.current.Load()].Add(d) }
+func (l *latencies) record(d time.Duration) {
+	if mask := l.mask.Load(); mask == 0 || rand.Uint32()&mask == 0 {
+		l.histogram.Add(d)
+	}
+}
 
-// turn returns the median, unless it would be one of too few, and begins another interval.
-func (l *latencies) turn() (median time.Duration, ok bool) {
-	median, n := histogram.Quantile(0.5, l.halves[0], l.halves[1])
-	next := 1 - l.current.Load()
-	l.halves[next].Clear()
-	l.current.Store(next)
+// enoughLatencies is how many answers of an interval are looked at, if there are more.
+const enoughLatencies = 500
+
+// turn returns the median, unless it would be one of too few, and begins another interval. There
+// were so many answers in the one that ends.
+func (l *latencies) turn(answers uint64) (median time.Duration, ok bool) {
+	median, n := histogram.Quantile(0.5, l.histogram)
+	l.histogram.Halve()
+	l.mask.Store(1<<(max(bits.Len64(answers/enoughLatencies), 1)-1) - 1)
 	return median, n >= slowMinAnswers
 }

@@ -11,6 +11,10 @@ import (
 // Outlier says which endpoints are ejected because of what they answer: they get no traffic for a
 // while. It costs no request. The zero Outlier is the recommended one.
 //
+// It holds endpoints to account for failures, whatever their cause. Where requests are divided by a
+// key, and those of one key fail wherever they go, it ejects one endpoint after the other, up to
+// MaxEjected: there, Deviation had better be Off or larger than the part that a key can have.
+//
 // What nginx calls max_fails=N and fail_timeout=T is
 //
 //	Outlier{LocalFailures: N, ConsecutiveFailures: Off, EjectFor: T, MaxEjectFor: T, Jitter: Off, Deviation: Off, MaxEjected: 1}
@@ -63,7 +67,8 @@ type Outlier struct {
 	// SlowerBy ejects an endpoint whose median latency is above that of its priority by this
 	// factor, and by SlowerByTime: for round robin, hashing and sessions. (The balancers that look
 	// at latencies keep away from it by themselves.) It looks at endpoints with at least 100
-	// answers in the last two Intervals, if there are at least 3. Above 1; zero means off, and 3
+	// answers, of which those of an Interval count half as much as those of the next, if there
+	// are at least 3. Above 1; zero means off, and 3
 	// is a good value.
 	SlowerBy float64
 

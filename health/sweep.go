@@ -90,7 +90,7 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 			m.creditLocked(w, c)
 		}
 		if l := w.latencies.Load(); l != nil && o.SlowerBy > 0 {
-			if median, ok := l.turn(); ok {
+			if median, ok := l.turn(c.requests); ok {
 				t.slow = append(t.slow, slowness{w, median})
 			}
 		}

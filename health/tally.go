@@ -7,7 +7,7 @@ import (
 
 // tally counts what nearly every request adds to. It has several counters, each on a cache line of
 // its own, and adds to one by chance, so that processors seldom want the same one.
-type tally [4]struct {
+type tally [8]struct {
 	n atomic.Uint64
 	_ [56]byte
 }

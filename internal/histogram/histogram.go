@@ -36,6 +36,15 @@ func (h *Histogram) Clear() {
 	}
 }
 
+// Halve makes what was counted so far count half.
+func (h *Histogram) Halve() {
+	for i := range h.counts {
+		if n := h.counts[i].Load(); n > 0 {
+			h.counts[i].Add(-(n - n/2))
+		}
+	}
+}
+
 // bucketOf returns the bucket of a latency: one for each unit at first, then 2^resolution for
 // each doubling.
 func (h *Histogram) bucketOf(d time.Duration) int {
@@ -50,17 +59,24 @@ func (h *Histogram) upperOf(bucket int) time.Duration {
 	return time.Duration(bucket-shift<<h.resolution+1) << shift * h.unit
 }
 
-// Quantile returns a quantile of what both histograms have counted, which must be of the same
-// resolution, and how much that was.
-func Quantile(q float64, a, b *Histogram) (d time.Duration, total uint64) {
-	for i := range a.counts {
-		total += uint64(a.counts[i].Load()) + uint64(b.counts[i].Load())
+// Quantile returns a quantile of what histograms of the same kind have counted, and how much that
+// was.
+func Quantile(q float64, of ...*Histogram) (d time.Duration, total uint64) {
+	buckets := len(of[0].counts)
+	count := func(bucket int) (n uint64) {
+		for _, h := range of {
+			n += uint64(h.counts[bucket].Load())
+		}
+		return n
+	}
+	for i := range buckets {
+		total += count(i)
 	}
 	rank := uint64(math.Ceil(q * float64(total)))
-	for i := range a.counts {
-		n := uint64(a.counts[i].Load()) + uint64(b.counts[i].Load())
+	for i := range buckets {
+		n := count(i)
 		if rank <= n {
-			return a.upperOf(i), total
+			return of[0].upperOf(i), total
 		}
 		rank -= n
 	}
