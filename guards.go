@@ -3,7 +3,6 @@ package evenkeel
 import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/health"
-	"github.com/evenkeel-go/evenkeel/internal/events"
 )
 
 // guards are what refuses calls to what is broken. They outlive the policies under which
@@ -42,20 +41,8 @@ func (s *settings) guardsFor(c Config, before guards, target string) (g guards, 
 // breakerConfig completes a breaker's configuration with what the transport decides for
 // all policies.
 func (s *settings) breakerConfig(c breaker.Config) breaker.Config {
-	c.Clock, c.Rand, c.Classifier, c.OnChange = s.clock, s.rand, s.classifier, nil
-	if s.hooks.Breaker != nil {
-		c.OnChange = s.changes.tell
-	}
+	c.Clock, c.Rand, c.Classifier, c.OnChange = s.clock, s.rand, s.classifier, s.relays.breaker.hook()
 	return c
-}
-
-// changes tells the hook what the breakers of a transport do, those of policies that are gone
-// included, until it is closed.
-type changes struct{ events.Queue[breaker.Change] }
-
-func (c *changes) tell(change breaker.Change) {
-	c.Add(change)
-	c.Flush()
 }
 
 // throttleConfig does the same for a throttle.
@@ -65,9 +52,9 @@ func (s *settings) throttleConfig(c breaker.ThrottleConfig) breaker.ThrottleConf
 }
 
 // healthConfig does the same for the watch of the endpoints.
-func (s *settings) healthConfig(c Config, t target) health.Config {
+func (s *settings) healthConfig(c Config) health.Config {
 	return health.Config{
-		Check: c.HealthCheck, Outlier: c.Outlier, Target: t.String(),
-		OnChange: s.hooks.Health, Clock: s.clock, Rand: s.rand,
+		Check: c.HealthCheck, Outlier: c.Outlier, Target: s.origin,
+		OnChange: s.relays.health.hook(), Clock: s.clock, Rand: s.rand,
 	}
 }

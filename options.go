@@ -26,12 +26,13 @@ func (o option) apply(s *settings) { o(s) }
 // settings are all that the options set.
 type settings struct {
 	config     Config
+	origin     string // of the target, as the user has written it
 	pool       balancer.Config
 	classifier outcome.Classifier
 	clock      clock.Clock
 	rand       rand.Source
 	hooks      Hooks
-	changes    *changes // of breakers
+	relays     *relays // to the hooks
 	fallback   Fallback
 	others     http.RoundTripper
 }

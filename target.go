@@ -41,6 +41,12 @@ func parseTarget(text string) (target, error) {
 	return t, errs.Err()
 }
 
+// originOf returns the scheme and the host of a URL, which is a valid target, as callers write them.
+func originOf(text string) string {
+	u, _ := url.Parse(text) // it is valid
+	return u.Scheme + "://" + u.Host
+}
+
 // redacted stands for a URL that may hold secrets.
 const redacted = "(not shown)"
 

@@ -13,7 +13,6 @@ import (
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/call"
-	"github.com/evenkeel-go/evenkeel/internal/events"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
@@ -45,12 +44,11 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 	for _, o := range options {
 		o.apply(&s)
 	}
-	s.config = s.config.withDefaults()
-	s.changes = &changes{events.Queue[breaker.Change]{Tell: s.hooks.Breaker}}
 	target, err := s.check(targetURL)
 	if err != nil {
 		return nil, err
 	}
+	s.config, s.origin, s.relays = s.config.withDefaults(), originOf(targetURL), newRelays(s.hooks)
 	t := &Transport{target: target, settings: s, idle: make(chan struct{}, 1)}
 	retrier, err := retry.NewRetrier(t.retryPolicy(s.config))
 	if err != nil {
@@ -60,11 +58,11 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.monitor, err = health.NewMonitor(s.healthConfig(s.config, target)); err != nil {
+	if t.monitor, err = health.NewMonitor(s.healthConfig(s.config)); err != nil {
 		return nil, err
 	}
 	pool := s.poolConfig(target)
-	pool.Breakers, pool.Health = g.endpoints, t.monitor
+	pool.Breakers, pool.Health, pool.OnChange = g.endpoints, t.monitor, s.relays.endpoints.hook()
 	if t.pool, err = balancer.NewPool(pool); err != nil {
 		return nil, err
 	}
@@ -95,7 +93,7 @@ func (s *settings) poolConfig(t target) balancer.Config {
 	}
 	c.Algorithm, c.Rules = s.config.Balancer, s.config.Rules
 	c.Clock, c.Rand = s.clock, s.rand
-	c.OnChange, c.OnDiscovery = s.hooks.Endpoints, s.hooks.Discovery
+	c.OnDiscovery = s.hooks.Discovery
 	return c
 }
 
@@ -159,8 +157,11 @@ func (t *Transport) Update(c Config) error {
 		return err
 	}
 	c = c.withDefaults()
+	defer t.settings.relays.flush()
 	t.updating.Lock()
 	defer t.updating.Unlock()
+	t.settings.relays.held.Store(true)
+	defer t.settings.relays.held.Store(false)
 	if t.closed.Load() {
 		return ErrClosed
 	}
@@ -178,7 +179,7 @@ func (t *Transport) Update(c Config) error {
 	if err != nil {
 		return err
 	}
-	if err := t.monitor.Use(t.settings.healthConfig(c, t.target)); err != nil {
+	if err := t.monitor.Use(t.settings.healthConfig(c)); err != nil {
 		return err
 	}
 	t.stack.Store(t.compose(c, retrier, g))
@@ -186,7 +187,9 @@ func (t *Transport) Update(c Config) error {
 }
 
 // Config returns the policy in force, with every default filled in.
-func (t *Transport) Config() Config { return t.stack.Load().config }
+func (t *Transport) Config() Config {
+	return t.stack.Load().config.withDefaults() // nothing is shared with the caller
+}
 
 // Breakers returns the circuit breakers of the endpoints, sorted by their names, which are the
 // addresses: to look at them, or to force one open.
@@ -228,12 +231,12 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 // a hook.
 func (t *Transport) Close() error {
 	t.closed.Store(true)
+	t.monitor.Close() // first: endpoints that are closed have not returned
 	t.pool.Close()
 	t.updating.Lock() // no other policy comes any more
 	endpoints := t.stack.Load().guards.endpoints
 	t.updating.Unlock()
 	endpoints.Close()
-	t.monitor.Close()
-	t.settings.changes.Close()
+	t.settings.relays.close()
 	return nil
 }

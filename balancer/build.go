@@ -65,6 +65,8 @@ type builder struct {
 	pickers map[groupKey]Picker
 	warming bool // somebody is in slow start
 	panics  bool
+
+	forgiven node.Reasons // in the cluster that is being built
 }
 
 // build returns a snapshot of the members. What it costs depends on their number
@@ -110,19 +112,19 @@ type tierPlan struct {
 	rank    rank
 	members []*member // those that are leaving are not among them
 	warming float64   // the weight of those in slow start
-	pending float64   // the weight of those of which nothing is known: they do not speak for panic
 	away    int       // how many of them are not available
 }
 
 // cluster divides the members into tiers.
 func (b *builder) cluster(members []*member, route string) *cluster {
-	plans := plan(members)
+	b.forgiven = forgivenOf(members)
+	plans := plan(members, b.forgiven)
 	loads := make([]tierLoad, len(plans))
 	for i := range plans {
 		loads[i] = plans[i].tierLoad
 	}
 	calm := divide(loads, b.rules)
-	c := &cluster{tiers: make([]tier, 0, len(plans))} // leaves point into it
+	c := &cluster{tiers: make([]tier, 0, len(plans)), forgiven: b.forgiven} // leaves point into it
 	var shares []float64
 	for i := range plans {
 		p := &plans[i]
@@ -154,8 +156,17 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 	return c
 }
 
+// forgivenOf returns the reasons that are none if nobody is available otherwise: that the first
+// probe is awaited, and that an endpoint would rather leave.
+func forgivenOf(members []*member) node.Reasons {
+	if slices.ContainsFunc(members, func(m *member) bool { return m.reasons == 0 }) {
+		return 0
+	}
+	return node.Pending | node.Withdrawn
+}
+
 // plan returns the tiers of the members, in order.
-func plan(members []*member) []tierPlan {
+func plan(members []*member, forgiven node.Reasons) []tierPlan {
 	var plans []tierPlan
 	at, staying := 0, 0
 	for _, m := range members {
@@ -169,12 +180,11 @@ func plan(members []*member) []tierPlan {
 			}
 		}
 		p := &plans[at]
-		if m.reasons == node.Pending {
-			p.pending += m.weight
-		} else {
+		reasons := m.reasons &^ forgiven
+		if reasons != node.Pending { // of which nothing is known: it speaks neither for panic nor against it
 			p.total += m.weight
 		}
-		if m.reasons == 0 {
+		if reasons == 0 {
 			p.available += m.weight
 			if m.warming {
 				p.warming += m.weight
@@ -185,10 +195,8 @@ func plan(members []*member) []tierPlan {
 		staying++
 	}
 	slices.SortFunc(plans, func(a, b tierPlan) int { return a.rank.compare(b.rank) })
+	plans = slices.DeleteFunc(plans, func(p tierPlan) bool { return p.total == 0 })
 	for i := range plans {
-		if plans[i].total == 0 {
-			plans[i].total = plans[i].pending
-		}
 		if len(plans) == 1 && staying == len(members) {
 			plans[i].members = members
 		} else {
@@ -225,6 +233,7 @@ func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 		case t.ill:
 			against = 0
 		}
+		against &^= b.forgiven
 		usable = keep(p.members, func(m *member) bool { return m.reasons&against == 0 })
 		away = keep(p.members, func(m *member) bool { return m.reasons&against != 0 })
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/internal/template"
 )
 
 // Config says where a pool has its endpoints from, how it picks one, and how
@@ -50,7 +51,7 @@ type Config struct {
 
 	// Health, if set, is the health.Monitor that watches the endpoints. Those that it finds
 	// broken are not available. Its Clock must be that of the pool. It serves one pool; whoever
-	// made it closes it, after the pool.
+	// made it closes it, before the pool or after.
 	Health node.Physician
 
 	// Clock is the clock to use; nil means the system's.
@@ -83,7 +84,7 @@ func (c Config) Validate() error {
 	}
 	errs.Under("Algorithm", Validate(c.Algorithm))
 	errs.Under("Rules", c.Rules.Validate())
-	errs.Under("Template", checkTemplate(c.Template))
+	errs.Under("Template", template.Check(c.Template))
 	if c.Template != nil && c.EndpointTransport != nil {
 		errs.Add("EndpointTransport", "set", "must not be set together with Template")
 	}

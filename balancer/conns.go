@@ -5,31 +5,16 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
-	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
-// The settings of the transports that a pool makes. A template changes what it
-// sets itself.
 const (
-	dialTimeout      = 3 * time.Second
-	handshakeTimeout = 5 * time.Second
-	idleConnTimeout  = 90 * time.Second
-	keepAlive        = 30 * time.Second
-	maxIdleConns     = 100 // per endpoint; net/http's 2 would open a new connection for nearly every concurrent request
-	// A connection of HTTP/2 that has been silent for pingAfter is sent a
-	// ping; without an answer within pingTimeout it is closed. Otherwise a
-	// connection whose peer has vanished is used until TCP gives up, which
-	// takes up to 15 minutes.
-	pingAfter   = 15 * time.Second
-	pingTimeout = 5 * time.Second
 	// sweepInterval is how long an endpoint must be without requests for its
 	// transport to be dropped. It is made anew when it is needed again.
 	sweepInterval = 5 * time.Minute
@@ -178,57 +163,6 @@ func (c *conns) newTransport(s *sender) *http.Transport {
 		return c.track(nc, s)
 	}
 	return t
-}
-
-// newTemplate returns a template of our own: what the user's says, and our defaults
-// where it says nothing.
-func newTemplate(users *http.Transport) *http.Transport {
-	if users == nil {
-		users = &http.Transport{
-			TLSHandshakeTimeout:   handshakeTimeout,
-			ExpectContinueTimeout: time.Second,
-			IdleConnTimeout:       idleConnTimeout,
-		}
-	}
-	t := users.Clone()
-	// To clone a transport decides, once and for both, whether it speaks
-	// HTTP/2, and leaves the answer only here. Without ForceAttemptHTTP2 the
-	// clones would offer HTTP/2 to the server and not understand it, because
-	// they have a dialer of ours.
-	if t.TLSClientConfig != nil && slices.Contains(t.TLSClientConfig.NextProtos, "h2") {
-		t.ForceAttemptHTTP2 = true
-	}
-	t.Proxy = nil
-	if t.DialContext == nil {
-		t.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext
-	}
-	if t.MaxIdleConnsPerHost == 0 {
-		t.MaxIdleConnsPerHost = maxIdleConns
-	}
-	if t.HTTP2 == nil {
-		t.HTTP2 = &http.HTTP2Config{}
-	}
-	if t.HTTP2.SendPingTimeout == 0 {
-		t.HTTP2.SendPingTimeout = pingAfter
-	}
-	if t.HTTP2.PingTimeout == 0 {
-		t.HTTP2.PingTimeout = pingTimeout
-	}
-	return t
-}
-
-// checkTemplate refuses what cannot be made to dial an endpoint while TLS goes
-// on speaking of the target.
-func checkTemplate(t *http.Transport) error {
-	if t == nil {
-		return nil
-	}
-	var errs field.Errors
-	const advice = "must not be set: use DialContext, or WithEndpointTransport"
-	errs.Check(t.DialTLSContext == nil, "DialTLSContext", "set", advice)
-	errs.Check(t.DialTLS == nil, "DialTLS", "set", advice)                       //nolint:staticcheck // deprecated, and therefore refused
-	errs.Check(t.Dial == nil, "Dial", "set", "must not be set: use DialContext") //nolint:staticcheck // deprecated, and therefore refused
-	return errs.Err()
 }
 
 // CloseIdleConnections closes the connections that nobody uses.

@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/internal/random"
+	"github.com/evenkeel-go/evenkeel/internal/template"
 )
 
 // Pool holds the endpoints of one service with all that is known of them, and
@@ -71,7 +72,7 @@ func NewPool(cfg Config) (*Pool, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Pool{
-		cfg: cfg, rand: random.Bits(cfg.Rand), clock: cfg.Clock, template: newTemplate(cfg.Template),
+		cfg: cfg, rand: random.Bits(cfg.Rand), clock: cfg.Clock, template: template.New(cfg.Template),
 		refresh: make(chan struct{}, 1), ready: make(chan struct{}),
 		stop: cancel, stopped: make(chan struct{}),
 		byKey: map[discovery.Key]*member{}, draining: map[*node.Node]clock.Timer{},

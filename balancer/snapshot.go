@@ -32,7 +32,8 @@ type cluster struct {
 	cause  error       // why nothing may be picked, nil if something may
 	gates  []node.Gate // of those that are to blame, if breakers are
 
-	healthy bool // some endpoint is available
+	healthy  bool         // some endpoint is available
+	forgiven node.Reasons // that are none, because nobody is available otherwise
 }
 
 // tier is the endpoints of one priority.
@@ -221,7 +222,7 @@ func (c *cluster) untried(but *node.Node, tried []uint64) bool {
 	for i := range c.tiers {
 		for k := range c.tiers[i].candidates {
 			o := &c.tiers[i].candidates[k]
-			if o.node != but && !slices.Contains(tried, o.node.Serial()) && o.node.Reasons()&node.Waiting == 0 {
+			if o.node != but && !slices.Contains(tried, o.node.Serial()) && o.node.Reasons()&node.Waiting&^c.forgiven == 0 {
 				return true // mostly within the first few: those tried come before it, and in panic those parked
 			}
 		}

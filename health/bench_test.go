@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,20 @@ import (
 
 // Recording is measured beside an atomic addition, which is the least that counting could cost.
 func BenchmarkAnswered(b *testing.B) {
+	b.Run("atomic addition", func(b *testing.B) {
+		var n atomic.Uint64
+		for b.Loop() {
+			n.Add(1)
+		}
+	})
+	b.Run("atomic addition/parallel", func(b *testing.B) {
+		var n atomic.Uint64
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				n.Add(1)
+			}
+		})
+	})
 	good := outcome.Answer{Class: outcome.Success, Status: 200, Took: time.Millisecond, Now: time.Now(), Connected: true}
 	bad := good
 	bad.Class, bad.Status = outcome.Failure, 500

@@ -54,7 +54,8 @@ type Check struct {
 	MaxDownInterval time.Duration
 
 	// IdleInterval is the time between probes of healthy endpoints while there is no traffic at
-	// all, for at least as long. Zero means 60s, [Off] that the traffic makes no difference;
+	// all, for at least as long. (Those that were added by [Monitor.Add] have none before somebody
+	// tells of an answer.) Zero means 60s, [Off] that the traffic makes no difference;
 	// one that is shorter than Interval has no effect. When the first request comes, the next
 	// probes are spread over an Interval.
 	IdleInterval time.Duration
@@ -101,9 +102,9 @@ func (c Check) WithDefaults() Check {
 	or(&c.Timeout, min(defaultTimeout, c.Interval))
 	or(&c.Rise, defaultRise)
 	or(&c.Fall, defaultFall)
-	or(&c.FastInterval, min(c.Interval/5, longestFastInterval))
+	or(&c.FastInterval, max(min(c.Interval/5, longestFastInterval), minInterval))
 	or(&c.DownInterval, min(defaultDownInterval, c.Interval))
-	or(&c.MaxDownInterval, max(4*c.Interval, c.DownInterval))
+	or(&c.MaxDownInterval, max(min(4*c.Interval, maxInterval), c.DownInterval))
 	or(&c.IdleInterval, defaultIdleInterval)
 	or(&c.Jitter, defaultProbeJitter)
 	or(&c.MaxConcurrent, defaultMaxConcurrent)

@@ -25,7 +25,7 @@ func fieldsOf(t testing.TB, err error) []string {
 		return nil
 	}
 	var f *field.Error
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // as it was made
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		require.ErrorAs(t, err, &f)
 		return []string{f.Field}
@@ -102,7 +102,6 @@ func TestCheckValidate_NamesTheField_P02(t *testing.T) {
 			set, err := newSettings(Config{Check: &row.check})
 			if row.want == nil {
 				require.NoError(t, err)
-				assert.NoError(t, set.check.Validate(), "with its defaults, too")
 				return
 			}
 			assert.Nil(t, set)
@@ -131,7 +130,6 @@ func TestProbesValidate_NameTheField_P02(t *testing.T) {
 		{"a whole URL", HTTP{Path: "http://users/health"}, []string{"Path"}},
 		{"path with a newline", HTTP{Path: "/a\r\nHost: b"}, []string{"Path"}},
 		{"path with a bad escape", HTTP{Path: "/%zz"}, []string{"Path"}},
-		{"query with a space", HTTP{Path: "/health?a b"}, []string{"Path"}},
 		{"query with a newline", HTTP{Path: "/health?a\nb"}, []string{"Path"}},
 		{"path is *", HTTP{Path: "*"}, []string{"Path"}},
 		{"host with a newline", HTTP{Host: "users\r\nX: y"}, []string{"Host"}},
@@ -149,12 +147,12 @@ func TestProbesValidate_NameTheField_P02(t *testing.T) {
 		{"expression", HTTP{BodyMatch: "("}, []string{"BodyMatch"}},
 		{"expression of Perl", HTTP{BodyMatch: `(a)\1`}, []string{"BodyMatch"}},
 		{
-			"all at once", HTTP{
+			"all at once",
+			HTTP{
 				Method: " ", Host: "a b", Port: 70000, Header: header("a b", ""), Statuses: []Statuses{{1, 0}, {}}, BodyMatch: "[",
 			},
 			[]string{"Method", "Host", "Port", "Header", "Statuses[0]", "Statuses[1]", "BodyMatch"},
 		},
-		{"all at once, and the path", HTTP{Method: " ", Path: "x", Host: "a b", Header: header("a b", "")}, []string{"Method", "Path", "Host", "Header"}},
 		{"TCP", TCP{Port: 65535}, nil},
 		{"TCP port", TCP{Port: 65536}, []string{"Port"}},
 		{"gRPC", GRPC{Service: strings.Repeat("ä", maxService/2), Port: 1}, nil},
@@ -173,6 +171,17 @@ func TestProbesValidate_NameTheField_P02(t *testing.T) {
 			}
 		})
 	}
+}
+
+// There is no field URL: what is wrong with the query is wrong with Path.
+func TestHTTPValidate_QueryIsPartOfThePath_P02(t *testing.T) {
+	assert.Equal(t, []string{"Path"}, fieldsOf(t, HTTP{Path: "/health?a b"}.Validate()))
+}
+
+// A bad path hides nothing else that is wrong.
+func TestHTTPValidate_TellsAllBesideThePath_P02(t *testing.T) {
+	p := HTTP{Method: " ", Path: "x", Host: "a b", Header: http.Header{"a b": {""}}}
+	assert.ElementsMatch(t, []string{"Method", "Path", "Host", "Header"}, fieldsOf(t, p.Validate()))
 }
 
 func TestFunc_MustNotBeNil_P02(t *testing.T) {
@@ -203,8 +212,8 @@ func TestConfigValidate_Target_P02(t *testing.T) {
 func TestConfigValidate_TransportThatDialsByItself_P02(t *testing.T) {
 	for name, tr := range map[string]*http.Transport{
 		"DialTLSContext": {DialTLSContext: (&net.Dialer{}).DialContext},
-		"DialTLS":        {DialTLS: net.Dial}, //nolint:staticcheck // deprecated, and therefore refused
-		"Dial":           {Dial: net.Dial},    //nolint:staticcheck // deprecated, and therefore refused
+		"DialTLS":        {DialTLS: net.Dial},
+		"Dial":           {Dial: net.Dial},
 	} {
 		err := Config{Transport: tr}.Validate()
 		if assert.Error(t, err, "%s is never used as it is meant to be", name) {

@@ -35,15 +35,19 @@ const (
 	bad             // one failure, which may be chance
 	down            // the endpoint says itself that it cannot serve
 	leaving         // the endpoint says that it is about to leave
-	nothing         // the probe did not take place
 )
+
+// alike reports whether two findings are of one row.
+func (f finding) alike(o finding) bool {
+	return f == o || (f != good && f != leaving && o != good && o != leaving)
+}
 
 // condition is what the probes of an endpoint have found out so far. Its zero value is that of an
 // endpoint of which nothing is known.
 type condition struct {
 	state State
 	last  finding // of the latest probe
-	row   int     // how many probes in a row have found the endpoint able to serve, or not able
+	row   int     // how many probes in a row have found that
 	downs int     // how many have failed since it is unhealthy, without a good one
 }
 
@@ -51,13 +55,7 @@ type condition struct {
 // Rise have not; at once when the endpoint itself says what is to be done; and the first good
 // probe is enough where nothing is known.
 func (c *condition) take(f finding, s *Check) {
-	if f == nothing {
-		return
-	}
-	if f == leaving && c.state == Unhealthy {
-		f = bad
-	}
-	if (f == good) != (c.last == good) {
+	if !f.alike(c.last) {
 		c.row = 0
 	}
 	c.last = f
@@ -67,7 +65,7 @@ func (c *condition) take(f finding, s *Check) {
 		c.state = Withdrawn
 	case f == good && (c.state == Unknown || (c.state != Healthy && c.row >= s.Rise)):
 		c.state = Healthy
-	case f != good && c.state != Unhealthy && (f == down || c.row >= s.Fall):
+	case f != good && (f == down || c.row >= s.Fall):
 		c.state = Unhealthy
 	}
 	if c.state == Unhealthy && f != good {

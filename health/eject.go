@@ -14,8 +14,13 @@ type census struct {
 	weight    float64
 	out       int
 	outWeight float64
-	stale     bool // who is there has changed
+	stale     bool      // who is there has changed
+	at        time.Time // when they were counted
 }
+
+// censusLasts bounds how often endpoints are counted: what nobody tells of, such as a breaker that
+// somebody forces open, makes a difference that much later.
+const censusLasts = time.Second
 
 // room reports whether so many more endpoints of so much weight may be ejected.
 func (c *census) room(endpoints int, weight, most float64) bool {
@@ -35,7 +40,7 @@ func (c *census) back(w *watch) {
 // countLocked counts the endpoints that are not leaving.
 func (m *Monitor) countLocked() {
 	c := &m.census
-	c.endpoints, c.weight, c.stale = 0, 0, false
+	c.endpoints, c.weight, c.stale, c.at = 0, 0, false, m.now()
 	for _, w := range m.watches {
 		if w.node.Reasons()&node.Leaving == 0 {
 			c.endpoints++
@@ -52,17 +57,17 @@ func (m *Monitor) trip(w *watch, cause Cause) {
 	m.mu.Lock()
 	defer m.unlock()
 	if !m.closed {
-		m.ejectLocked(w, cause, m.now())
+		m.ejectLocked(w, cause)
 	}
 }
 
 // ejectLocked keeps traffic away from an endpoint for a while, unless too many are ejected already.
-func (m *Monitor) ejectLocked(w *watch, cause Cause, now time.Time) {
+func (m *Monitor) ejectLocked(w *watch, cause Cause) {
 	o := &m.settings.Load().outlier
 	if w.gone || w.cause != "" || o.Disabled || w.node.Reasons()&node.Leaving != 0 {
 		return
 	}
-	if m.census.stale {
+	if m.census.stale || m.now().Sub(m.census.at) > censusLasts {
 		m.countLocked()
 	}
 	weight := w.weightNow()
@@ -72,11 +77,11 @@ func (m *Monitor) ejectLocked(w *watch, cause Cause, now time.Time) {
 	m.census.out++
 	m.census.outWeight += weight
 	w.level = min(w.level+1, o.longest())
-	d := o.lasts(w.level, m.random())
+	d := o.lasts(w.level, m.chance())
 	w.number++
 	w.cause, w.weight, w.rise = cause, weight, 0
 	w.until = m.clock.Now().Add(d)
-	w.shadow = o.Shadow || (o.Enforce < 1 && m.random() >= o.Enforce)
+	w.shadow = o.Shadow || (o.Enforce < 1 && m.chance() >= o.Enforce)
 	number := w.number
 	w.back = m.clock.AfterFunc(d, func() { m.comeBack(w, number) })
 	if !w.shadow {
@@ -111,15 +116,19 @@ func (m *Monitor) returnLocked(w *watch, now time.Time) {
 	m.changes.Add(change)
 }
 
-// trim lets endpoints come back that are too many to be ejected since others have left: those whose
-// time is over first.
+// trim lets endpoints come back that are too many to be ejected since others have left.
 func (m *Monitor) trim() {
 	m.mu.Lock()
 	defer m.unlock()
 	m.trimming = nil
-	if m.closed {
-		return
+	if !m.closed {
+		m.trimLocked()
 	}
+}
+
+// trimLocked counts the endpoints, and lets those that are too many to be ejected come back: those
+// whose time is over first.
+func (m *Monitor) trimLocked() {
 	m.countLocked()
 	most := m.settings.Load().outlier.MaxEjected
 	for m.census.out > 0 && !m.census.room(0, 0, most) {
@@ -130,5 +139,13 @@ func (m *Monitor) trim() {
 			}
 		}
 		m.returnLocked(first, m.now())
+	}
+}
+
+// trimSoonLocked does so in a moment, once for all that has changed meanwhile.
+func (m *Monitor) trimSoonLocked() {
+	m.census.stale = true
+	if m.census.out > 0 && m.trimming == nil && !m.closed {
+		m.trimming = m.clock.AfterFunc(0, m.trim)
 	}
 }

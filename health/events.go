@@ -41,9 +41,11 @@ const (
 	Eject
 	// Return: its ejection is over.
 	Return
+	// TurnedUnknown: it is not probed any more, and serves.
+	TurnedUnknown
 )
 
-var kindNames = [...]string{"invalid", "healthy", "unhealthy", "withdrawn", "eject", "return"}
+var kindNames = [...]string{"invalid", "healthy", "unhealthy", "withdrawn", "eject", "return", "unknown"}
 
 // String returns the name of the kind.
 func (k Kind) String() string {

@@ -60,11 +60,13 @@ func (p GRPC) ask(ctx context.Context, l *line) answer {
 	req.Body, _ = req.GetBody()
 	resp, err := l.send(req.WithContext(ctx), l.lines.h2, p.Port)
 	if err != nil {
+		l.drop()
 		return answer{err: err}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		_ = resp.Body.Close()
+		l.drop()
 		return answer{err: fmt.Errorf("health: the answer (%d) broke: %w", resp.StatusCode, err)}
 	}
 	call.Drain(resp, l.lines.clock)

@@ -32,9 +32,9 @@ type HandlerConfig struct {
 	CacheFor time.Duration
 
 	// DrainFor is how long [Handler.Shutdown] lets the server go on after readiness has turned
-	// Down, so that clients go elsewhere before it refuses connections. Zero means 15s,
-	// which is what evenkeel's clients take by default, three failed checks at an interval of
-	// 5s; negative means that it does not wait.
+	// Down, so that clients go elsewhere before it refuses connections. Zero means 15s: three
+	// failed checks at an interval of 5s, of which evenkeel's clients take less. Negative means
+	// that it does not wait.
 	DrainFor time.Duration
 
 	// StartDown keeps readiness Down until [Handler.Started] is called.

@@ -19,8 +19,9 @@ import (
 )
 
 // HTTP asks by a request, which goes out as those of the traffic do: with the same Host, TLS
-// settings and server name, over connections of its own. Redirects are not followed. Of a body, at
-// most 64 KiB are read.
+// settings and server name, over connections of its own. What is put around attempts
+// (evenkeel.WithAttempt, balancer.Config.Wrap) is not put around probes. Redirects are not followed.
+// Of a body, at most 64 KiB are read.
 type HTTP struct {
 	// Method is that of the request. Empty means GET.
 	Method string
@@ -87,6 +88,8 @@ func (p HTTP) Validate() error {
 		errs.Check(s.From >= 100 && s.To <= 599 && s.From <= s.To, fmt.Sprintf("Statuses[%d]", i), s,
 			"must be from 100 to 599, the lower one first")
 	}
+	errs.Check(p.Method != http.MethodHead || (p.BodyMatch == "" && !p.Report), "Method", p.Method, "brings no body to be looked at")
+	errs.Check(p.Header.Get("Host") == "", "Header", "Host", "is not sent: use Host")
 	if _, err := regexp.Compile(p.BodyMatch); err != nil {
 		errs.Add("BodyMatch", p.BodyMatch, "must be a regular expression: "+err.Error())
 	}
@@ -103,10 +106,7 @@ func (p HTTP) Validate() error {
 
 func (p HTTP) prober() prober {
 	p = p.withDefaults()
-	u, err := url.ParseRequestURI(p.Path)
-	if err != nil {
-		panic(err) // it is valid
-	}
+	u, _ := url.ParseRequestURI(p.Path)                               // it is valid
 	p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses) // the caller may change its own
 	w := &webProber{HTTP: p, url: u}
 	if p.BodyMatch != "" {
@@ -128,8 +128,12 @@ func (p *webProber) ask(ctx context.Context, l *line) answer {
 	if req.Header == nil {
 		req.Header = http.Header{}
 	}
+	if _, set := req.Header["Idempotency-Key"]; !set {
+		req.Header["Idempotency-Key"] = nil // is not sent, and lets net/http use a new connection if the server has just closed the old one
+	}
 	resp, err := l.send(req.WithContext(ctx), l.lines.web, p.Port)
 	if err != nil {
+		l.drop()
 		return answer{err: err}
 	}
 	a := answer{err: p.judge(resp, l)}
@@ -148,6 +152,7 @@ func (p *webProber) judge(resp *http.Response, l *line) error {
 		body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
 		if err != nil {
 			_ = resp.Body.Close()
+			l.drop()
 			return fmt.Errorf("health: the body of the answer (%d) broke: %w", resp.StatusCode, err)
 		}
 	}
@@ -173,17 +178,26 @@ var errNoMatch = errors.New("health: the body of the answer is not what it shoul
 
 // reported returns what is wrong according to a report, nil if nothing is or it is no report.
 func reported(body []byte) error {
-	var r Report
-	if json.Unmarshal(body, &r) != nil || r.Status != Down {
+	var r struct { // a Report, of which nothing else can hide these
+		Status  ReportStatus    `json:"status"`
+		Details json.RawMessage `json:"details"`
+	}
+	_ = json.Unmarshal(body, &r) // as far as it can be read
+	if r.Status != Down {
 		return nil
 	}
-	if r.Details[serverEntry].Error == textDraining {
+	var details map[string]struct {
+		Status ReportStatus `json:"status"`
+		Error  string       `json:"error"`
+	}
+	_ = json.Unmarshal(r.Details, &details)
+	if details[serverEntry].Error == textDraining {
 		return ErrDraining
 	}
-	names := make([]string, 0, len(r.Details))
-	for name, c := range r.Details {
+	var names []string
+	for name, c := range details {
 		if c.Status == Down {
-			names = append(names, fmt.Sprintf("%q", name))
+			names = append(names, fmt.Sprintf("%.100q", name))
 		}
 	}
 	if len(names) == 0 {

@@ -2,7 +2,6 @@ package health
 
 import (
 	"math/bits"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +13,8 @@ import (
 // median, and few enough for processors not to want the same counter all the time.
 type latencies struct {
 	histogram *histogram.Histogram
-	mask      atomic.Uint32 // one of mask+1 is looked at
+	mask      atomic.Uint64 // one of mask+1 is looked at
+	bits      func() uint64
 }
 
 // The unit and the resolution of latencies: enough to see a factor of two, and 50 ms.
@@ -23,12 +23,12 @@ const (
 	latencyResolution = 3
 )
 
-func newLatencies() *latencies {
-	return &latencies{histogram: histogram.New(latencyUnit, latencyResolution)}
+func newLatencies(bits func() uint64) *latencies {
+	return &latencies{histogram: histogram.New(latencyUnit, latencyResolution), bits: bits}
 }
 
 func (l *latencies) record(d time.Duration) {
-	if mask := l.mask.Load(); mask == 0 || rand.Uint32()&mask == 0 {
+	if mask := l.mask.Load(); mask == 0 || l.bits()&mask == 0 {
 		l.histogram.Add(d)
 	}
 }

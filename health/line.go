@@ -29,16 +29,9 @@ type lines struct {
 }
 
 func newLines(target *url.URL, ways node.Ways, c clock.Clock) *lines {
-	ls := &lines{target: target, clock: c, custom: ways.Custom}
-	template := ways.Template
-	if template == nil {
-		template = &http.Transport{}
-	}
-	if ls.dial = template.DialContext; ls.dial == nil {
-		ls.dial = (&net.Dialer{}).DialContext
-	}
-	ls.web = ls.transport(template)
-	ls.h2 = ls.transport(template)
+	ls := &lines{target: target, clock: c, custom: ways.Custom, dial: ways.Template.DialContext}
+	ls.web = ls.transport(ways.Template)
+	ls.h2 = ls.transport(ways.Template)
 	ls.h2.ForceAttemptHTTP2 = true
 	ls.h2.Protocols = new(http.Protocols)
 	ls.h2.Protocols.SetHTTP2(true)
@@ -61,13 +54,7 @@ func (ls *lines) transport(template *http.Transport) *http.Transport {
 		t.TLSClientConfig.ServerName = ls.target.Hostname()
 	}
 	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		to := ctx.Value(destinationKey{}).(destination)
-		network, address := to.line.address(to.port)
-		nc, err := ls.dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return to.line.track(nc)
+		return ctx.Value(destinationKey{}).(destination).dial(ctx)
 	}
 	return t
 }
@@ -82,8 +69,21 @@ func (ls *lines) close() {
 type destinationKey struct{}
 
 type destination struct {
-	line *line
-	port int // 0 is that of the endpoint
+	line  *line
+	port  int             // 0 is that of the endpoint
+	probe context.Context //nolint:containedctx // that of the request: net/http dials under another one, which outlives it
+}
+
+// dial opens a connection, no longer than the probe takes.
+func (d destination) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.probe, cancel)()
+	nc, err := d.line.dial(ctx, d.port)
+	if err != nil {
+		return nil, err
+	}
+	return d.line.track(nc, d.probe)
 }
 
 // line is what leads to one endpoint.
@@ -133,7 +133,19 @@ func (l *line) send(req *http.Request, via *http.Transport, port int) (*http.Res
 		return l.customised().RoundTrip(req)
 	}
 	req.URL.Host = "endpoint" + strconv.FormatUint(l.serial, 10) + "-" + strconv.Itoa(port) + ".invalid"
-	return via.RoundTrip(req.WithContext(context.WithValue(req.Context(), destinationKey{}, destination{l, port})))
+	return via.RoundTrip(req.WithContext(context.WithValue(req.Context(), destinationKey{}, destination{l, port, req.Context()})))
+}
+
+// drop closes the connections to the endpoint, because a probe had no answer: one that is dead would
+// be used again, and one whose handshake hangs be kept.
+func (l *line) drop() {
+	l.mu.Lock()
+	open := l.open
+	l.open = nil
+	l.mu.Unlock()
+	for nc := range open {
+		_ = nc.Conn.Close()
+	}
 }
 
 // customised returns the transport of the endpoint's own that the user makes.
@@ -146,31 +158,36 @@ func (l *line) customised() http.RoundTripper {
 	}
 	own = l.lines.custom(l.endpoint) // the user's: under no lock. There is one probe at a time.
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.own = own
+	l.mu.Unlock()
 	return own
+}
+
+// closeOwn closes the idle connections of the user's transport, if the line is closed.
+func (l *line) closeOwn() {
+	l.mu.Lock()
+	own, closed := l.own, l.closed
+	l.mu.Unlock()
+	if c, ok := own.(interface{ CloseIdleConnections() }); ok && closed {
+		c.CloseIdleConnections()
+	}
 }
 
 // close closes all connections to the endpoint, and refuses others.
 func (l *line) close() {
 	l.mu.Lock()
-	open, own := l.open, l.own
-	l.open, l.closed = nil, true
+	l.closed = true
 	l.mu.Unlock()
-	for nc := range open {
-		_ = nc.Conn.Close()
-	}
-	if c, ok := own.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
+	l.drop()
+	l.closeOwn()
 }
 
-// track makes close find the connection.
-func (l *line) track(nc net.Conn) (net.Conn, error) {
+// track makes close find the connection, unless it comes too late.
+func (l *line) track(nc net.Conn, probe context.Context) (net.Conn, error) {
 	tracked := &conn{Conn: nc, of: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed || probe.Err() != nil {
 		_ = nc.Close()
 		return nil, net.ErrClosed
 	}

@@ -30,8 +30,8 @@ func (m *Monitor) Add(e discovery.Endpoint) (*Member, error) {
 	return &Member{m.watch(node.New(e, serial, noConnections{}, nil))}, nil
 }
 
-// Answered tells how a request to the endpoint went. It allocates nothing. Class, Status and Took are
-// looked at; a Now of zero is the present.
+// Answered tells how a request to the endpoint went. It allocates nothing. A Now of zero is the
+// present; Header is not looked at.
 func (m *Member) Answered(a outcome.Answer) {
 	m.watch.Answered(a)
 	if a.Class.Good() {

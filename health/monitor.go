@@ -6,9 +6,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -16,6 +20,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/node"
 	"github.com/evenkeel-go/evenkeel/internal/random"
+	"github.com/evenkeel-go/evenkeel/internal/template"
 )
 
 // Config says how the endpoints of a service are watched. The zero Config looks at their answers
@@ -33,8 +38,9 @@ type Config struct {
 	// set there.
 	Target string
 
-	// Transport is the template of the connections of probes. Nil means one with the defaults of
-	// net/http. In a balancer.Pool it is not used: there, they are made as those of the traffic.
+	// Transport is the template of the connections of probes. Nil means one with the defaults that
+	// the documentation of package balancer lists. In a balancer.Pool it is not used: there, they
+	// are made as those of the traffic.
 	Transport *http.Transport
 
 	// OnChange, if set, is told of each change, in order. Calls do not overlap, no lock is held,
@@ -58,10 +64,16 @@ func (c Config) Validate() error {
 	errs.Under("Outlier", c.Outlier.Validate())
 	if c.Target != "" {
 		u, err := url.Parse(c.Target)
-		errs.Check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "Target", "(not shown)",
-			"must be a URL with the scheme http or https and a host")
+		valid := err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+		errs.Check(valid, "Target", "(not shown)", "must be a URL with the scheme http or https and a host")
+		errs.Check(!valid || c.Check == nil || isASCII(u.Host), "Target", "(not shown)", "must be in ASCII (xn--) if there are probes")
 	}
+	errs.Under("Transport", template.Check(c.Transport))
 	return errs.Err()
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // settings is a valid configuration, with its defaults, as monitors use it.
@@ -70,6 +82,9 @@ type settings struct {
 	prober  prober
 	outlier Outlier
 }
+
+// looks reports whether it makes a difference if there is traffic.
+func (s *settings) looks() bool { return s.check != nil || !s.outlier.Disabled }
 
 func newSettings(c Config) (*settings, error) {
 	if err := c.Validate(); err != nil {
@@ -90,7 +105,7 @@ type Monitor struct {
 	clock    clock.Clock
 	start    time.Time
 	now      func() time.Time
-	random   func() float64
+	bits     func() uint64 // random ones
 	changes  events.Queue[Change]
 	target   *url.URL
 
@@ -109,10 +124,13 @@ type Monitor struct {
 	dispatching bool
 	census      census
 	sweeping    clock.Timer   // nil if there is no traffic
+	rousing     clock.Timer   // nil if there was always traffic
 	trimming    clock.Timer   // nil if nobody has left
 	traffic     time.Time     // when there was any, as far as is known
+	told        bool          // somebody has told of an answer
 	swept       time.Duration // when the rates were last looked at
 	candidates  []candidate   // of the sweep, kept for the next
+	credited    []*watch      // so, who have served well
 	serial      uint64        // of endpoints that were added one by one
 	closed      bool
 	changed     []*node.Node // whose owners are to be told
@@ -126,7 +144,7 @@ func NewMonitor(cfg Config) (*Monitor, error) {
 		return nil, err
 	}
 	m := &Monitor{
-		clock: clock.Or(cfg.Clock), random: random.Floats(cfg.Rand), wanted: make(chan struct{}, 1),
+		clock: clock.Or(cfg.Clock), bits: random.Bits(cfg.Rand), wanted: make(chan struct{}, 1),
 	}
 	if cfg.Target != "" {
 		m.target, _ = url.Parse(cfg.Target) // it is valid
@@ -134,7 +152,7 @@ func NewMonitor(cfg Config) (*Monitor, error) {
 	m.changes.Tell = cfg.OnChange
 	m.start = m.clock.Now()
 	m.now, m.traffic = clock.Instants(m.clock), m.start
-	m.lines = newLines(m.target, node.Ways{Template: cfg.Transport}, m.clock)
+	m.lines = newLines(m.target, node.Ways{Template: template.New(cfg.Transport)}, m.clock)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.settings.Store(set)
 	return m, nil
@@ -160,6 +178,7 @@ func (m *Monitor) Monitor(n *node.Node) node.Monitor { return m.watch(n) }
 
 func (m *Monitor) watch(n *node.Node) *watch {
 	w := &watch{monitor: m, node: n}
+	w.since.Store(always)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w.line = &line{lines: m.lines, endpoint: n.Endpoint(), serial: n.Serial()}
@@ -172,7 +191,7 @@ func (m *Monitor) watch(n *node.Node) *watch {
 	m.census.stale = true
 	set := m.settings.Load()
 	if set.outlier.SlowerBy > 0 {
-		w.latencies.Store(newLatencies())
+		w.latencies.Store(newLatencies(m.bits))
 	}
 	if set.check != nil {
 		m.holdLocked(w, set.check)
@@ -206,10 +225,7 @@ func (m *Monitor) leave(w *watch) bool {
 	last := m.watches[len(m.watches)-1]
 	m.watches[w.place], last.place = last, w.place
 	m.watches = m.watches[:len(m.watches)-1]
-	m.census.stale = true
-	if m.census.out > 0 && m.trimming == nil && !m.closed {
-		m.trimming = m.clock.AfterFunc(0, m.trim) // once for all that leave together
-	}
+	m.trimSoonLocked()
 	return true
 }
 
@@ -226,6 +242,9 @@ func (m *Monitor) unlock() {
 	}
 	m.changes.Flush()
 }
+
+// chance returns a random number of [0,1).
+func (m *Monitor) chance() float64 { return float64(m.bits()>>11) / (1 << 53) }
 
 // setLocked makes the reasons of a mask those that are given.
 func (m *Monitor) setLocked(w *watch, mask, r node.Reasons) {
@@ -252,11 +271,11 @@ func (m *Monitor) wake() {
 	now := m.now()
 	set := m.settings.Load()
 	if m.idleLocked(set, now) {
-		m.clock.AfterFunc(0, m.rouse) // by whoever has time: this is somebody's request
+		m.rousing = m.clock.AfterFunc(0, m.rouse) // by whoever has time: this is somebody's request
 	}
 	m.busy.Store(true)
-	m.traffic = now
-	if m.sweeping == nil && (set.check != nil || !set.outlier.Disabled) {
+	m.traffic, m.told = now, true
+	if m.sweeping == nil && set.looks() {
 		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)
 	}
 }
@@ -269,39 +288,56 @@ func (m *Monitor) Use(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if !m.use(set) {
+		m.lines.close() // nobody needs them any more; they are made anew for those who do
+	}
+	return nil
+}
+
+// use brings all endpoints under other settings. It reports whether probes are what they were.
+func (m *Monitor) use(set *settings) (sameProbe bool) {
 	m.mu.Lock()
 	defer m.unlock()
 	if m.closed {
-		return nil
+		return true
 	}
-	m.settings.Store(set)
+	old := m.settings.Swap(set)
 	m.busy.Store(false) // the next request starts what it may have to
 	now := m.now()
 	for _, w := range m.watches {
 		m.useCheckLocked(w, set.check, now)
-		m.useOutlierLocked(w, &set.outlier, now)
+		m.useOutlierLocked(w, &old.outlier, &set.outlier, now)
+	}
+	m.trimLocked()
+	if m.sweeping != nil && old.outlier.Interval != set.outlier.Interval {
+		m.sweeping.Stop()
+		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)
 	}
 	m.wakeDispatcher() // it may have to do more at once
-	return nil
+	return old.check == nil || (set.check != nil && reflect.DeepEqual(old.check.Probe, set.check.Probe))
 }
 
 // useOutlierLocked brings an endpoint under other settings.
-func (m *Monitor) useOutlierLocked(w *watch, o *Outlier, now time.Time) {
-	if o.Disabled {
+func (m *Monitor) useOutlierLocked(w *watch, old, o *Outlier, now time.Time) {
+	switch {
+	case o.Disabled:
 		m.returnLocked(w, now)
 		w.level = 0
+	case old.Disabled:
+		w.restart(m.at(now))
 	}
 	switch slow := w.latencies.Load(); {
 	case o.SlowerBy == 0 || o.Disabled:
 		w.latencies.Store(nil)
 	case slow == nil:
-		w.latencies.Store(newLatencies())
+		w.latencies.Store(newLatencies(m.bits))
 	}
 }
 
-// Close ends all probes and waits for them, but for functions ([Func]) that do not return. Endpoints
-// stay as they are, and OnChange is not called any more. It may be called more than once, but not
-// by OnChange.
+// Close ends all probes and waits for them, but for what the user has written: the context of a
+// [Func] ends, and that of a request over a transport of the user's own, and nobody waits for their
+// return. Endpoints stay as they are, and OnChange is not called any more. It may be called more than
+// once, but not by OnChange.
 func (m *Monitor) Close() {
 	m.mu.Lock()
 	if !m.closed {
@@ -312,13 +348,13 @@ func (m *Monitor) Close() {
 				w.back.Stop()
 			}
 		}
-		for _, t := range []clock.Timer{m.sweeping, m.trimming} {
+		for _, t := range []clock.Timer{m.sweeping, m.rousing, m.trimming} {
 			if t != nil {
 				t.Stop()
 			}
 		}
 	}
-	watches := m.watches
+	watches := slices.Clone(m.watches)
 	m.mu.Unlock()
 	m.stop()
 	m.dispatch.Wait()
@@ -368,7 +404,7 @@ func (m *Monitor) Status() []Status {
 func (w *watch) statusLocked() Status {
 	return Status{
 		Endpoint: w.node.Endpoint(), State: w.state,
-		Probed: w.when, Took: w.took, Err: w.err,
+		Probed: w.latest.when, Took: w.latest.took, Err: w.latest.err,
 		Ejected: w.cause, Until: w.until, Shadow: w.shadow,
 		Ejections: w.number, Level: w.level,
 	}

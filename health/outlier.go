@@ -35,7 +35,8 @@ type Outlier struct {
 	Enforce float64
 
 	// ConsecutiveFailures ejects an endpoint at once when it has answered so many requests in a
-	// row with a failure: a 5xx. Zero means 5, [Off] off. Inside evenkeel.New zero means Off if
+	// row with a failure: a 5xx. Answers that are neither success nor failure (4xx, 501 and 505)
+	// do not count, here and below. Zero means 5, [Off] off. Inside evenkeel.New zero means Off if
 	// there are circuit breakers, which do the same.
 	ConsecutiveFailures int
 
@@ -80,8 +81,8 @@ type Outlier struct {
 	Interval time.Duration
 
 	// EjectFor is how long the first ejection lasts; the next ones last twice as long, three
-	// times as long and so on, up to MaxEjectFor. Each Interval of good service takes one step
-	// back. Zero means 30s.
+	// times as long and so on, up to MaxEjectFor. Each Interval of good service, in which most
+	// requests succeed, takes one step back. Zero means 30s.
 	EjectFor time.Duration
 
 	// MaxEjectFor is the longest time of an ejection. Zero means 5m, or EjectFor if that is
@@ -94,8 +95,9 @@ type Outlier struct {
 	Jitter float64
 
 	// MaxEjected is the part of all endpoints that may be ejected at the same time, by number and
-	// by weight, the one included that is to be. Above 0, at most 1; zero means 0.5, so that
-	// ejections alone never lead to panic. A single endpoint is never ejected, unless it is 1.
+	// by weight, the one included that is to be. Above 0, at most 1; zero means 0.5, so that with one
+	// priority ejections alone never lead to panic. A single endpoint is never ejected, unless it
+	// is 1.
 	MaxEjected float64
 
 	// ReturnOnRise ends an ejection early when as many probes in a row were good as it takes for
@@ -149,7 +151,7 @@ func (o Outlier) Validate() error {
 	checkRow(&errs, "GatewayFailures", o.GatewayFailures)
 	checkRow(&errs, "LocalFailures", o.LocalFailures)
 	checkPart(&errs, "FailureRate", o.FailureRate, 1, false)
-	checkPart(&errs, "Deviation", o.Deviation, 1, true)
+	errs.Check(o.Deviation == Off || (o.Deviation >= 0 && o.Deviation < 1), "Deviation", o.Deviation, "must be from 0 to below 1, or Off")
 	checkPart(&errs, "FalseAlarms", o.FalseAlarms, 0.5, false)
 	errs.Check(o.SlowerBy == 0 || (o.SlowerBy > 1 && !math.IsInf(o.SlowerBy, 1)), "SlowerBy", o.SlowerBy, "must be a number above 1, or 0")
 	errs.Check(o.SlowerByTime >= 0, "SlowerByTime", o.SlowerByTime, "must not be negative")

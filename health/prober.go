@@ -19,7 +19,7 @@ func (m *Monitor) beginLocked(w *watch, c *Check) {
 	if w.node.Reasons()&node.Pending != 0 {
 		within = min(within, c.HoldNew)
 	}
-	m.scheduleLocked(w, time.Duration(m.random()*float64(within)))
+	m.scheduleLocked(w, time.Duration(m.chance()*float64(within)))
 }
 
 // holdLocked keeps traffic away from an endpoint that joins others of which one is known to be
@@ -188,6 +188,7 @@ func (m *Monitor) ask(ctx context.Context, w *watch, p prober) answer {
 				a = answer{err: &PanicError{v}}
 			}
 			w.stuck.Store(false)
+			w.line.closeOwn() // if the endpoint has left meanwhile
 			done <- a
 		}()
 		a = p.ask(ctx, w.line)
@@ -216,7 +217,7 @@ func (m *Monitor) take(w *watch, a answer, began time.Time, cancelled bool) {
 		m.beginLocked(w, set.check)
 		return
 	}
-	w.err, w.when, w.took = a.err, m.clock.Now(), now.Sub(began)
+	w.latest.err, w.latest.when, w.latest.took = a.err, m.clock.Now(), now.Sub(began)
 	before := w.state
 	w.condition.take(findingOf(a.err), set.check)
 	m.showLocked(w, before)
@@ -226,7 +227,7 @@ func (m *Monitor) take(w *watch, a answer, began time.Time, cancelled bool) {
 	if set.outlier.ReturnOnRise && w.rise >= set.check.Rise {
 		m.returnLocked(w, now)
 	}
-	next := set.check.jittered(w.condition.wait(set.check, m.idleLocked(set, now)), m.random())
+	next := set.check.jittered(w.condition.wait(set.check, m.idleLocked(set, now)), m.chance())
 	m.scheduleLocked(w, max(next, min(a.wait, set.check.MaxDownInterval)))
 }
 
@@ -253,14 +254,16 @@ func (m *Monitor) showLocked(w *watch, before State) {
 		m.dropped = append(m.dropped, w.node)
 	case Withdrawn:
 		kind = TurnedAway
-	case Healthy, Unknown:
+	case Unknown:
+		kind = TurnedUnknown
+	case Healthy:
 	}
-	m.changes.Add(Change{Time: w.when, Endpoint: w.node.Endpoint(), Kind: kind, Err: w.err})
+	m.changes.Add(Change{Time: m.clock.Now(), Endpoint: w.node.Endpoint(), Kind: kind, Err: w.latest.err})
 }
 
 // idleLocked reports whether there has been no traffic for long.
 func (m *Monitor) idleLocked(set *settings, now time.Time) bool {
-	return set.check != nil && set.check.IdleInterval != Off && !m.busy.Load() && now.Sub(m.traffic) >= set.check.IdleInterval
+	return set.check != nil && set.check.IdleInterval != Off && (m.attached || m.told) && !m.busy.Load() && now.Sub(m.traffic) >= set.check.IdleInterval
 }
 
 // rouse spreads the next probes over an interval, because there is traffic again.
@@ -280,7 +283,7 @@ func (m *Monitor) rouse() {
 // hastenLocked makes the next probe of a healthy endpoint due within an interval.
 func (m *Monitor) hastenLocked(w *watch, c *Check, now time.Time) {
 	if w.timer != nil && w.state != Unhealthy && w.due.Sub(now) > c.Interval {
-		m.scheduleLocked(w, time.Duration(m.random()*float64(c.Interval)))
+		m.scheduleLocked(w, time.Duration(m.chance()*float64(c.Interval)))
 	}
 }
 
@@ -289,14 +292,17 @@ func (m *Monitor) useCheckLocked(w *watch, c *Check, now time.Time) {
 	switch {
 	case c == nil:
 		m.stopProbingLocked(w)
+		before := w.state
 		w.condition = condition{}
-		m.setLocked(w, node.Unhealthy|node.Withdrawn|node.Pending, 0)
+		w.latest.err, w.latest.when, w.latest.took = nil, time.Time{}, 0
+		m.setLocked(w, node.Pending, 0)
+		m.showLocked(w, before)
 	case w.timer == nil && !w.underWay:
 		m.beginLocked(w, c)
 	default:
 		m.startDispatcherLocked()
 		if longest := w.condition.wait(c, false); w.timer != nil && w.due.Sub(now) > longest {
-			m.scheduleLocked(w, time.Duration(m.random()*float64(longest)))
+			m.scheduleLocked(w, time.Duration(m.chance()*float64(longest)))
 		}
 	}
 }

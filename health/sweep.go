@@ -47,21 +47,30 @@ func (m *Monitor) sweep() {
 		return
 	}
 	now := m.now()
-	o := &m.settings.Load().outlier
-	if m.busy.Swap(false) {
-		m.traffic = now
-		m.sweeping = m.clock.AfterFunc(o.Interval, m.sweep)
-	}
+	set := m.settings.Load()
+	o := &set.outlier
+	defer func() { // last: until then, requests need not tell that they are there
+		if set.looks() && m.busy.Swap(false) {
+			m.traffic = now
+			m.sweeping = m.clock.AfterFunc(o.Interval-m.now().Sub(now), m.sweep)
+		}
+	}()
 	if o.Disabled {
 		return
 	}
-	m.countLocked()
+	m.trimLocked()
 	tiers := m.collectLocked(o)
-	m.judgeRatesLocked(o, now)
+	m.judgeRatesLocked(o)
 	for _, t := range tiers {
-		m.judgeSlownessLocked(t, o, now)
+		m.judgeSlownessLocked(t, o)
 	}
+	m.creditLocked()
 	m.swept = m.at(now)
+}
+
+// rated reports whether so many failures are too many whatever the others do.
+func (c counted) rated(o *Outlier) bool {
+	return c.requests >= rateMinRequests && c.rate() >= o.FailureRate
 }
 
 // collectLocked takes what was counted, and notes who may be worse than the others.
@@ -84,10 +93,11 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 		if c.requests >= rateMinRequests {
 			t.rated++
 		}
-		if c.failures >= deviationMinFailures {
+		if c.failures >= deviationMinFailures || (o.FailureRate > 0 && c.rated(o)) {
 			m.candidates = append(m.candidates, candidate{w, c, t})
-		} else {
-			m.creditLocked(w, c)
+		}
+		if w.level > 0 && c.requests > 2*c.failures && w.since.Load() <= int64(m.swept) {
+			m.credited = append(m.credited, w)
 		}
 		if l := w.latencies.Load(); l != nil && o.SlowerBy > 0 {
 			if median, ok := l.turn(c.requests); ok {
@@ -112,28 +122,31 @@ func tierOf(tiers *[]*tier, r rank) *tier {
 
 // judgeRatesLocked ejects those that fail too often. The worst comes first, and whoever is found out
 // is not among the others with which the next ones are compared.
-func (m *Monitor) judgeRatesLocked(o *Outlier, now time.Time) {
+func (m *Monitor) judgeRatesLocked(o *Outlier) {
 	slices.SortStableFunc(m.candidates, func(a, b candidate) int { return cmp.Compare(b.rate(), a.rate()) })
 	for _, c := range m.candidates {
 		others := counted{c.tier.sum.requests - c.requests, c.tier.sum.failures - c.failures}
 		switch {
 		case o.Deviation != Off && deviates(c.counted, others, o.Deviation, o.FalseAlarms/float64(c.tier.tested)):
 			c.tier.sum = others
-			m.ejectLocked(c.watch, Deviation, now)
-		case o.FailureRate > 0 && c.requests >= rateMinRequests && c.tier.rated >= rateMinEndpoints && c.rate() >= o.FailureRate:
-			m.ejectLocked(c.watch, FailureRate, now)
-		default:
-			m.creditLocked(c.watch, c.counted)
+			m.ejectLocked(c.watch, Deviation)
+		case o.FailureRate > 0 && c.rated(o) && c.tier.rated >= rateMinEndpoints:
+			m.ejectLocked(c.watch, FailureRate)
 		}
 	}
 	clear(m.candidates) // nobody is kept who has left
 }
 
-// creditLocked takes a step back for an interval of good service: the next ejection is shorter.
-func (m *Monitor) creditLocked(w *watch, c counted) {
-	if w.level > 0 && c.requests > c.failures && w.since.Load() <= int64(m.swept) {
-		w.level--
+// creditLocked takes a step back for those that have served well all the time since the last sweep:
+// their next ejection is shorter.
+func (m *Monitor) creditLocked() {
+	for _, w := range m.credited {
+		if w.cause == "" {
+			w.level--
+		}
 	}
+	clear(m.credited)
+	m.credited = m.credited[:0]
 }
 
 // slowness is what time it takes an endpoint to answer.
@@ -143,7 +156,7 @@ type slowness struct {
 }
 
 // judgeSlownessLocked ejects those that take much longer than most. The slowest comes first.
-func (m *Monitor) judgeSlownessLocked(t *tier, o *Outlier, now time.Time) {
+func (m *Monitor) judgeSlownessLocked(t *tier, o *Outlier) {
 	if len(t.slow) < slowMinEndpoints {
 		return
 	}
@@ -153,6 +166,6 @@ func (m *Monitor) judgeSlownessLocked(t *tier, o *Outlier, now time.Time) {
 		if s.median-usual <= o.SlowerByTime || float64(s.median) <= o.SlowerBy*float64(usual) {
 			return
 		}
-		m.ejectLocked(s.watch, SlowerBy, now)
+		m.ejectLocked(s.watch, SlowerBy)
 	}
 }

@@ -16,11 +16,12 @@ import (
 // watch is what a monitor knows of one endpoint. What each request counts is counted under no lock;
 // the rest is guarded by that of the monitor.
 type watch struct {
+	good tally // answers that were a success; it comes first, on cache lines of its own
+
 	monitor *Monitor
 	node    *node.Node
 	line    *line
 
-	good      tally // answers that were a success
 	bad       atomic.Uint64
 	failing   row.Row // failures that the endpoint has answered
 	gateway   row.Row // those of them that blame what is behind it
@@ -38,8 +39,11 @@ type watch struct {
 	seen counted // when the rates were last looked at: sums that only grow
 }
 
-// never is a since that nothing began after.
-const never = math.MaxInt64
+// The instants before and after all others.
+const (
+	always = math.MinInt64
+	never  = math.MaxInt64
+)
 
 // meaning is what an answer says of the health of its endpoint.
 type meaning uint8
@@ -88,8 +92,8 @@ func (w *watch) Answered(a outcome.Answer) {
 		w.gateway.End(true)
 		fallthrough
 	case alive:
-		w.local.End(true)
-		if l := w.latencies.Load(); l != nil {
+		w.local.End(a.Class.Good()) // of others, nobody tells how their bodies end
+		if l := w.latencies.Load(); l != nil && a.Class.Good() {
 			l.record(a.Took)
 		}
 	default:
@@ -106,52 +110,67 @@ func (w *watch) Whole() {
 
 // Broke implements [node.Monitor].
 func (w *watch) Broke(a outcome.Answer) {
+	if w.before(a) {
+		return
+	}
 	if meaningOf(a) == served {
 		w.good.takeBack()
 	}
 	w.bad.Add(1)
 	w.failing.Whole()
 	w.gateway.Whole()
-	w.judge(w.local.Broke(), LocalFailures)
+	row, added := w.local.Broke()
+	w.judge(row, added, LocalFailures)
+}
+
+// before reports whether a request began before the endpoint came back from an ejection.
+func (w *watch) before(a outcome.Answer) bool {
+	return int64(w.monitor.at(a.Now)-a.Took) < w.since.Load()
 }
 
 // suffer counts a failure, unless it is one of before the endpoint came back from an ejection.
 func (w *watch) suffer(a outcome.Answer, m meaning) {
-	if began := w.monitor.at(a.Now) - a.Took; int64(began) < w.since.Load() {
+	if w.before(a) {
 		return
 	}
 	w.bad.Add(1)
 	switch m {
 	case lost:
-		w.judge(w.local.Failed(), LocalFailures)
+		w.judge(w.local.Failed(), 1, LocalFailures)
 	case blamed:
-		w.judge(w.gateway.Failed(), GatewayFailures)
+		w.judge(w.gateway.Failed(), 1, GatewayFailures)
 		fallthrough
 	default:
 		w.local.End(false)
 		if m != blamed {
 			w.gateway.End(false)
 		}
-		w.judge(w.failing.Failed(), ConsecutiveFailures)
+		w.judge(w.failing.Failed(), 1, ConsecutiveFailures)
 	}
 	w.monitor.hurry(w)
 }
 
-// judge ejects the endpoint if a row has become long enough, or as long again: there may have been
-// no room for it before.
-func (w *watch) judge(row int, cause Cause) {
-	o, limit := &w.monitor.settings.Load().outlier, 0
+// judge ejects the endpoint if a row to which some were added has become long enough, or as long
+// again: there may have been no room for it before.
+func (w *watch) judge(row, added int, cause Cause) {
+	o := &w.monitor.settings.Load().outlier
+	limit := o.LocalFailures
 	switch cause {
 	case ConsecutiveFailures:
 		limit = o.ConsecutiveFailures
 	case GatewayFailures:
 		limit = o.GatewayFailures
-	default:
-		limit = o.LocalFailures
 	}
-	if limit > 0 && row%limit == 0 && !o.Disabled {
+	if limit > 0 && row/limit != (row-added)/limit && !o.Disabled {
 		w.monitor.trip(w, cause)
 	}
+}
+
+// Updated implements [node.Monitor].
+func (w *watch) Updated() {
+	w.monitor.mu.Lock()
+	defer w.monitor.mu.Unlock()
+	w.monitor.trimSoonLocked()
 }
 
 // Gone implements [node.Monitor].
@@ -165,7 +184,7 @@ func (w *watch) restart(at time.Duration) {
 	w.local.End(false)
 	w.since.Store(int64(at))
 	if l := w.latencies.Load(); l != nil {
-		w.latencies.Store(newLatencies())
+		w.latencies.Store(newLatencies(w.monitor.bits))
 	}
 }
 
@@ -194,9 +213,11 @@ type probing struct {
 	stuck    atomic.Bool // a function has not returned
 	held     clock.Timer // until when traffic is kept away, nil if it was not
 
-	err  error // of the last one
-	took time.Duration
-	when time.Time
+	latest struct { // what the last one has found
+		err  error
+		took time.Duration
+		when time.Time
+	}
 }
 
 // ejection is that of an endpoint. The zero ejection is none.

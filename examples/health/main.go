@@ -25,12 +25,14 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/evenkeel-go/evenkeel"
+	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/health"
 )
 
-// newHealth says what a server depends on. The queue is gone all the time, and as the server can
-// do without, it is only degraded.
-func newHealth(drainFor time.Duration) (*health.Handler, error) {
+// newHealth says what a server depends on. The users service is gone all the time, and as the server
+// can do without, it is only degraded.
+func newHealth(users *evenkeel.Transport, drainFor time.Duration) (*health.Handler, error) {
 	disk, err := health.Disk(os.TempDir(), 0.001)
 	if errors.Is(err, errors.ErrUnsupported) {
 		disk = func(context.Context) error { return nil }
@@ -43,13 +45,7 @@ func newHealth(drainFor time.Duration) (*health.Handler, error) {
 		Components: []health.Component{
 			{Name: "db", Check: health.Ping(database{})},
 			{Name: "disk", Check: disk, CacheFor: time.Minute},
-			{Name: "queue", Optional: true, Timeout: time.Second, Check: func(ctx context.Context) error {
-				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:1")
-				if err != nil {
-					return err
-				}
-				return conn.Close()
-			}},
+			{Name: "users", Check: users.Check, Optional: true}, // what evenkeel knows of a service behind
 		},
 	})
 }
@@ -82,8 +78,8 @@ func hello(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }
 // serve runs one server until ctx ends, and then ends it in order: readiness turns DOWN, the
 // clients go elsewhere meanwhile, then the server takes no more connections, and finishes the
 // requests that it has.
-func serve(ctx context.Context, name, address string, drainFor time.Duration, router func(*health.Handler) http.Handler) error {
-	checks, err := newHealth(drainFor)
+func serve(ctx context.Context, name, address string, users *evenkeel.Transport, drainFor time.Duration, router func(*health.Handler) http.Handler) error {
+	checks, err := newHealth(users, drainFor)
 	if err != nil {
 		return err
 	}
@@ -122,13 +118,20 @@ func main() {
 	if *seconds > 0 {
 		time.AfterFunc(time.Duration(*seconds)*time.Second, stop)
 	}
+	users, err := evenkeel.New("http://users.internal", evenkeel.WithResolver(discovery.Static{"127.0.0.1:1"}),
+		evenkeel.WithHealthCheck(health.Check{Probe: health.TCP{}, Interval: 100 * time.Millisecond}))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "health:", err)
+		os.Exit(1)
+	}
+	defer users.Close()
 	var errs [2]error
 	var both sync.WaitGroup
-	both.Go(func() { defer stop(); errs[0] = serve(ctx, "net/http", *plain, *drainFor, withServeMux) })
-	both.Go(func() { defer stop(); errs[1] = serve(ctx, "chi", *withchi, *drainFor, withChi) })
+	both.Go(func() { defer stop(); errs[0] = serve(ctx, "net/http", *plain, users, *drainFor, withServeMux) })
+	both.Go(func() { defer stop(); errs[1] = serve(ctx, "chi", *withchi, users, *drainFor, withChi) })
 	both.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		fmt.Fprintln(os.Stderr, "health:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // the end of the program closes the transport, too
 	}
 }

@@ -86,11 +86,15 @@ func TestServersTellAndEndInOrder(t *testing.T) {
 	live := []string{p.urls["net/http"] + "/health/live", p.urls["chi"] + "/livez"}
 	ready := []string{p.urls["net/http"] + "/health/ready", p.urls["chi"] + "/readyz", p.urls["net/http"] + "/health"}
 	for _, url := range ready {
+		require.Eventually(t, func() bool { // three probes of the service behind must have failed
+			_, r := report(t, url)
+			return r.Status == health.Degraded
+		}, 10*time.Second, 50*time.Millisecond)
 		code, r := report(t, url)
 		assert.Equal(t, http.StatusOK, code)
 		assert.Equal(t, health.Degraded, r.Status, r)
 		assert.Equal(t, health.Up, r.Details["db"].Status)
-		assert.Equal(t, health.Down, r.Details["queue"].Status)
+		assert.Equal(t, health.Down, r.Details["users"].Status)
 	}
 
 	require.NoError(t, p.cmd.Process.Signal(os.Interrupt))

@@ -72,13 +72,15 @@ func Quantile(q float64, of ...*Histogram) (d time.Duration, total uint64) {
 	for i := range buckets {
 		total += count(i)
 	}
-	rank := uint64(math.Ceil(q * float64(total)))
+	rank, last := uint64(math.Ceil(q*float64(total))), 0
 	for i := range buckets {
 		n := count(i)
 		if rank <= n {
 			return of[0].upperOf(i), total
 		}
-		rank -= n
+		if rank -= n; n > 0 {
+			last = i
+		}
 	}
-	return Longest, total
+	return of[0].upperOf(last), total // somebody has cleared them meanwhile
 }

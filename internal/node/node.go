@@ -44,7 +44,7 @@ const (
 	// Leaving is the causes that nothing overrules. The others are opinions
 	// about the endpoint's health, which panic mode ignores.
 	Leaving = Removed | Draining | ForcedOpen
-	// Waiting is the causes that panic mode ignores only where nothing else is left: they are no
+	// Waiting is the causes that panic mode ignores only where nobody is available: they are no
 	// opinions, but what the endpoint has said itself, or what nobody can know yet.
 	Waiting = Parked | Withdrawn | Pending
 )
@@ -163,6 +163,9 @@ type Monitor interface {
 	Whole()
 	// Broke tells that an answer that was good has failed after all: its body broke.
 	Broke(a outcome.Answer)
+	// Updated tells that discovery says something else of the endpoint now. A lock of the owner
+	// may be held.
+	Updated()
 	// Gone tells that the node was removed.
 	Gone()
 }
@@ -253,6 +256,9 @@ func (n *Node) Update(e discovery.Endpoint) {
 		n.reasons.Or(uint32(Draining))
 	} else {
 		n.reasons.And(^uint32(Draining))
+	}
+	if n.monitor != nil {
+		n.monitor.Updated()
 	}
 }
 
@@ -398,7 +404,7 @@ type Pick struct {
 	Counted  bool // tell the watcher of the end
 }
 
-// Answered tells the observer, the monitor and the gate, and counts failures.
+// Answered tells the observer, the gate and the monitor, and counts failures.
 func (p *Pick) Answered(a outcome.Answer) {
 	switch {
 	case a.Class.Bad():
@@ -409,21 +415,21 @@ func (p *Pick) Answered(a outcome.Answer) {
 	if p.Observer != nil {
 		p.Observer.Answered(p.Token, a)
 	}
-	if p.Node.monitor != nil {
-		p.Node.monitor.Answered(a)
-	}
 	if p.Pass != nil && !p.Pass.Answered(p.Number, a) {
 		p.Pass = nil
+	}
+	if p.Node.monitor != nil { // last: its hook may panic, and then nobody misses a permit
+		p.Node.monitor.Answered(a)
 	}
 }
 
 // Whole tells that the body of a good answer has ended as it should.
 func (p *Pick) Whole() {
-	if p.Node.monitor != nil {
-		p.Node.monitor.Whole()
-	}
 	if p.Pass != nil {
 		p.Pass.Whole()
+	}
+	if p.Node.monitor != nil {
+		p.Node.monitor.Whole()
 	}
 }
 
@@ -431,11 +437,11 @@ func (p *Pick) Whole() {
 // body broke.
 func (p *Pick) Broke(a outcome.Answer) {
 	p.Node.failures.Add(1)
-	if p.Node.monitor != nil {
-		p.Node.monitor.Broke(a)
-	}
 	if p.Pass != nil {
 		p.Pass.Broke(a)
+	}
+	if p.Node.monitor != nil {
+		p.Node.monitor.Broke(a)
 	}
 }
 

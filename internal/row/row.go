@@ -39,5 +39,8 @@ func (r *Row) Whole() {
 }
 
 // Broke notes that a success has not remained one. If none has since the last failures, their row
-// goes on. It returns how many there are.
-func (r *Row) Broke() int { return int(r.failures.Add(r.suspended.Swap(0) + 1)) }
+// goes on. It returns how many there are, and how many of them have come to it by that.
+func (r *Row) Broke() (row, added int) {
+	more := r.suspended.Swap(0) + 1
+	return int(r.failures.Add(more)), int(more)
+}

@@ -1,7 +1,6 @@
 package row
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -37,8 +36,10 @@ func happens(t *testing.T, r *Row, what rune) int {
 		r.Whole()
 		assert.Equal(t, before, r.Len(), "the end of a body adds no failure, and takes none away")
 	case broke:
-		n := r.Broke()
-		assert.Positive(t, n)
+		before := r.Len()
+		n, added := r.Broke()
+		assert.Positive(t, added)
+		assert.Equal(t, before+added, n)
 		assert.Equal(t, n, r.Len())
 	default:
 		require.Fail(t, "no such event", "%c", what)
@@ -176,5 +177,6 @@ func TestRow_Concurrent(t *testing.T) {
 	wg.Wait()
 	r.End(false)
 	assert.Zero(t, r.Len())
-	assert.Equal(t, 1, r.Broke(), fmt.Sprintf("nothing is left: %d", r.Len()))
+	n, added := r.Broke()
+	assert.Equal(t, []int{1, 1}, []int{n, added}, "nothing is left")
 }
