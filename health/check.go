@@ -3,6 +3,7 @@ package health
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -122,7 +123,9 @@ func or[T comparable](value *T, byDefault T) {
 // Validate returns nil, or all that is wrong with the check.
 func (c Check) Validate() error {
 	var errs field.Errors
-	if c.Probe != nil {
+	if v := reflect.ValueOf(c.Probe); v.Kind() == reflect.Pointer && v.IsNil() {
+		errs.Add("Probe", nil, "must not be a nil pointer")
+	} else if c.Probe != nil {
 		errs.Under("Probe", c.Probe.Validate())
 	}
 	checkInterval(&errs, "Interval", c.Interval)

@@ -216,7 +216,7 @@ func TestState_String(t *testing.T) {
 	}
 	for k, want := range map[Kind]string{
 		0: "invalid", TurnedHealthy: "healthy", TurnedUnhealthy: "unhealthy", TurnedAway: "withdrawn",
-		Eject: "eject", Return: "return", 6: "Kind(6)", 200: "Kind(200)",
+		Eject: "eject", Return: "return", 200: "Kind(200)",
 	} {
 		assert.Equal(t, want, k.String())
 	}

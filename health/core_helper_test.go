@@ -51,7 +51,7 @@ type fixed struct{ bits atomic.Uint64 }
 func (f *fixed) Uint64() uint64 { return f.bits.Load() }
 
 // say sets what it says, a number of [0,1).
-func (f *fixed) say(u float64) { f.bits.Store(uint64(u * (1 << 53))) }
+func (f *fixed) say(u float64) { f.bits.Store(uint64(u*(1<<53)) << 11) }
 
 // ward is a monitor whose time and chance are the test's.
 type ward struct {

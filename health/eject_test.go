@@ -270,12 +270,18 @@ func TestEject_RestartsAndGrows_B11(t *testing.T) {
 func TestEject_RestartsAllRows_B11(t *testing.T) {
 	t.Parallel()
 	follow(t, Outlier{}, []step{
-		{0, send(4, err500), ""}, {0, send(5, lostIt), byLocal}, {30 * second, idle, ""},
-		{31 * second, send(4, err500), ""}, {31 * second, send(1, err500), byServer},
+		{0, send(4, err500), ""},
+		{0, send(5, lostIt), byLocal},
+		{30 * second, idle, ""},
+		{31 * second, send(4, err500), ""},
+		{31 * second, send(1, err500), byServer},
 	})
 	follow(t, Outlier{GatewayFailures: 3}, []step{
-		{0, send(2, err502), ""}, {0, send(5, lostIt), byLocal}, {30 * second, idle, ""},
-		{31 * second, send(2, err502), ""}, {31 * second, send(1, err502), byGateway},
+		{0, send(2, err502), ""},
+		{0, send(5, lostIt), byLocal},
+		{30 * second, idle, ""},
+		{31 * second, send(2, err502), ""},
+		{31 * second, send(1, err502), byGateway},
 	})
 	for name, a := range map[string]outcome.Answer{"server": err500, "gateway": err502, "local": lostIt} {
 		w := newWard(t, Config{Outlier: Outlier{GatewayFailures: 5}}, "a", "b")

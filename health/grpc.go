@@ -69,7 +69,7 @@ func (p GRPC) ask(ctx context.Context, l *line) answer {
 		l.drop()
 		return answer{err: fmt.Errorf("health: the answer (%d) broke: %w", resp.StatusCode, err)}
 	}
-	call.Drain(resp, l.lines.clock)
+	call.Drain(resp, 0, l.lines.clock) // the trailers
 	return answer{err: judgeGRPC(resp, body)}
 }
 

@@ -95,9 +95,9 @@ func (p HTTP) Validate() error {
 	}
 	d := p.withDefaults()
 	u, err := url.ParseRequestURI(d.Path)
-	if err != nil || !strings.HasPrefix(d.Path, "/") {
-		errs.Add("Path", p.Path, "must be a path that begins with /")
-		return errs.Err()
+	if err != nil || d.Path[0] != '/' || strings.ContainsFunc(u.RawQuery, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs.Add("Path", p.Path, "must be a path that begins with /, and a query if there is one, escaped as in a URL")
+		u = &url.URL{Path: "/"}
 	}
 	u.Scheme, u.Host = "http", "placeholder"
 	errs.Of("Request", call.Problems(&http.Request{Method: d.Method, URL: u, Host: p.Host, Header: p.Header}))
@@ -156,7 +156,7 @@ func (p *webProber) judge(resp *http.Response, l *line) error {
 			return fmt.Errorf("health: the body of the answer (%d) broke: %w", resp.StatusCode, err)
 		}
 	}
-	call.Drain(resp, l.lines.clock)
+	call.Drain(resp, maxBody, l.lines.clock)
 	switch {
 	case p.DrainOn404 && resp.StatusCode == http.StatusNotFound:
 		return ErrDraining

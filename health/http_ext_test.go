@@ -449,7 +449,7 @@ func TestHTTP_TLSOverSockets_H05(t *testing.T) {
 	transport.DialContext = nil // the client's own, which dials the server whatever the name
 	for _, target := range []string{"https://example.com", "https://users.internal"} {
 		changes := make(chan health.Change, 10)
-		check := health.Check{Interval: 50 * time.Millisecond, Fall: 1, IdleInterval: health.Off}
+		check := health.Check{Interval: time.Second, Fall: 1, IdleInterval: health.Off} // real time, on a machine that may be busy
 		m, err := health.NewMonitor(health.Config{
 			Check: &check, Target: target, Transport: transport, OnChange: func(c health.Change) { changes <- c },
 		})
@@ -481,7 +481,7 @@ func TestHTTP_UnixSocket_H05(t *testing.T) {
 	t.Cleanup(server.Close)
 	for _, p := range []health.Probe{health.HTTP{Port: 9}, health.TCP{Port: 9}} {
 		changes := make(chan health.Change, 10)
-		m, err := health.NewMonitor(health.Config{Check: &health.Check{Probe: p, Interval: 10 * time.Millisecond}, OnChange: func(c health.Change) { changes <- c }})
+		m, err := health.NewMonitor(health.Config{Check: &health.Check{Probe: p, Interval: 500 * time.Millisecond}, OnChange: func(c health.Change) { changes <- c }})
 		require.NoError(t, err)
 		_, err = m.Add(discovery.Endpoint{Address: "unix:" + path})
 		require.NoError(t, err)

@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"testing"
@@ -131,9 +130,20 @@ func (b *broken) Unwrap() error { return b.cause }
 
 // A Func that returns a nil pointer as an error has failed; nobody else may suffer from it.
 func TestFunc_TypedNilError(t *testing.T) {
-	var none *broken
-	assert.NotPanics(t, func() { assert.Equal(t, bad, findingOf(none)) })
-	assert.Equal(t, bad, findingOf(errors.New("a")))
+	synctest.Test(t, func(t *testing.T) {
+		m, err := NewMonitor(Config{Check: &Check{Fall: 1, Probe: Func(func(context.Context, discovery.Endpoint) error {
+			var none *broken
+			return none
+		})}})
+		require.NoError(t, err)
+		defer m.Close()
+		e, err := m.Add(discovery.Endpoint{Address: "a:80"})
+		require.NoError(t, err)
+		time.Sleep(5 * time.Second)
+		assert.Equal(t, Unhealthy, e.Status().State)
+		var panicked *PanicError
+		assert.ErrorAs(t, e.Status().Err, &panicked)
+	})
 }
 
 // What the user has made is closed under no lock.
@@ -150,7 +160,7 @@ func TestRemove_ClosesTransportsUnderNoLock_H06(t *testing.T) {
 		require.NoError(t, err)
 		defer m.Close()
 		calls, under := 0, false
-		require.NoError(t, m.Attach(node.Ways{Custom: func(discovery.Endpoint) http.RoundTripper { return nil }}))
+		require.NoError(t, m.Attach(node.Ways{Template: &http.Transport{}, Custom: func(discovery.Endpoint) http.RoundTripper { return nil }}))
 		w := m.watch(node.New(discovery.Endpoint{Address: "a:80"}, 1, noConnections{}, nil))
 		w.line.own = nosyTransport{closed: func() {
 			calls++

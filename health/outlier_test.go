@@ -292,7 +292,8 @@ func TestUse_AShorterInterval_P01(t *testing.T) {
 	assert.Equal(t, "a: deviation", w.out())
 }
 
-// Given a cap that is lowered, then nobody else is ejected until there is room under it.
+// Given a cap that is lowered, then it holds: those come back whose time is over first, and nobody
+// else is ejected until there is room.
 func TestUse_ALowerCap_B10(t *testing.T) {
 	t.Parallel()
 	w := newWard(t, Config{Outlier: Outlier{Deviation: Off, MaxEjected: 1}}, "a", "b", "c", "d")
@@ -302,6 +303,7 @@ func TestUse_ALowerCap_B10(t *testing.T) {
 	w.answers("c", 5, err500)
 	require.Equal(t, 3, w.countOut())
 	use(Outlier{Deviation: Off, MaxEjected: 0.25})(w)
+	assert.Equal(t, 1, w.countOut())
 	w.answers("d", 50, err500)
 	assert.True(t, w.members["d"].Available())
 	w.at(30 * second)
@@ -383,7 +385,7 @@ var errProbe = errors.New("no")
 // late is a source of randomness by which everything comes as late as it can.
 type late struct{}
 
-func (late) Uint64() uint64 { return 1<<53 - 1 }
+func (late) Uint64() uint64 { return math.MaxUint64 }
 
 // quietCheck is a check whose own probes come after hours, so that the test brings the findings.
 func quietCheck(rise int) Check {
@@ -398,7 +400,7 @@ func quietCheck(rise int) Check {
 func (w *ward) probed(name string, n int, err error) {
 	w.Helper()
 	for range n {
-		w.take(w.members[name].watch, answer{err: err}, w.fake.Now(), false)
+		w.take(w.members[name].watch, answer{err: err}.judged(), w.fake.Now(), false)
 	}
 }
 

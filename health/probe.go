@@ -25,9 +25,20 @@ type prober interface {
 
 // answer is what a probe brought.
 type answer struct {
-	err  error         // nil if the endpoint can serve
-	wait time.Duration // what the endpoint asks to be left alone for, 0 if it does not
+	err   error         // nil if the endpoint can serve
+	found finding       // what that means
+	wait  time.Duration // what the endpoint asks to be left alone for, 0 if it does not
 }
+
+// judged returns the answer with what its error means. That asks the error, which may be of a type of
+// the user's, so it is done where a panic is caught and no lock is held.
+func (a answer) judged() answer {
+	a.found = findingOf(a.err)
+	return a
+}
+
+// failing is the answer of a probe that failed for a reason of ours.
+func failing(err error) answer { return answer{err: err, found: bad} }
 
 // The errors of a [Func] that say more than that one probe has failed. They may be wrapped.
 var (

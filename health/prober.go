@@ -47,14 +47,17 @@ func (m *Monitor) release(w *watch) {
 	}
 }
 
-// scheduleLocked makes the next probe due after d.
+// scheduleLocked makes the next probe due after d, or when the endpoint wants to be asked again.
 func (m *Monitor) scheduleLocked(w *watch, d time.Duration) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 	w.timers++
 	which := w.timers
-	w.due = m.now().Add(d)
+	now := m.now()
+	if w.due = now.Add(d); w.due.Before(w.notBefore) {
+		w.due, d = w.notBefore, w.notBefore.Sub(now)
+	}
 	w.timer = m.clock.AfterFunc(d, func() { m.enqueue(w, which) })
 }
 
@@ -103,9 +106,8 @@ func (m *Monitor) startDispatcherLocked() {
 // carryOut begins the probes that are due, as many at once as are allowed, until the monitor is
 // closed.
 func (m *Monitor) carryOut() {
-	var probes errgroup.Group
+	probes, limit := new(errgroup.Group), 0
 	defer func() { _ = probes.Wait() }() // none returns an error
-	limit := 0
 	for m.ctx.Err() == nil {
 		w, set := m.nextDue()
 		if w == nil {
@@ -116,8 +118,9 @@ func (m *Monitor) carryOut() {
 			continue
 		}
 		if limit != set.check.MaxConcurrent {
-			_ = probes.Wait() // the bound of a group cannot change while it is at work
-			limit = set.check.MaxConcurrent
+			before := probes // the bound of a group cannot change while it is at work
+			m.dispatch.Go(func() { _ = before.Wait() })
+			probes, limit = new(errgroup.Group), set.check.MaxConcurrent
 			probes.SetLimit(limit)
 		}
 		ctx, cancel := context.WithCancel(m.ctx)
@@ -163,41 +166,44 @@ func (m *Monitor) setCancel(w *watch, cancel context.CancelFunc) bool {
 // probe asks an endpoint once, and takes what it says.
 func (m *Monitor) probe(ctx context.Context, w *watch, set *settings) {
 	began := m.now()
-	timed, deadline := wait.NewDeadline(ctx, m.clock, set.check.Timeout, errTimeout)
-	a := m.ask(timed, w, set.prober)
-	if deadline.Passed() {
-		a = answer{err: errTimeout}
+	var a answer
+	if ctx.Err() == nil { // else it has waited for its turn for too long
+		timed, deadline := wait.NewDeadline(ctx, m.clock, set.check.Timeout, errTimeout)
+		a = m.ask(timed, w, set.prober)
+		if deadline.Passed() {
+			a = failing(errTimeout)
+		}
+		deadline.End()
 	}
-	deadline.End()
 	m.take(w, a, began, ctx.Err() != nil)
 }
 
 // ask asks an endpoint. What the user has written is not relied on to return in time.
 func (m *Monitor) ask(ctx context.Context, w *watch, p prober) answer {
 	if _, users := p.(Func); !users && w.line.lines.custom == nil {
-		return p.ask(ctx, w.line)
+		return p.ask(ctx, w.line).judged()
 	}
 	if w.stuck.Swap(true) {
-		return answer{err: errStuck}
+		return failing(errStuck)
 	}
 	done := make(chan answer, 1)
 	go func() {
-		a := answer{err: errGone}
+		a := failing(errGone)
 		defer func() {
 			if v := recover(); v != nil {
-				a = answer{err: &PanicError{v}}
+				a = failing(&PanicError{v})
 			}
 			w.stuck.Store(false)
 			w.line.closeOwn() // if the endpoint has left meanwhile
 			done <- a
 		}()
-		a = p.ask(ctx, w.line)
+		a = p.ask(ctx, w.line).judged()
 	}()
 	select {
 	case a := <-done:
 		return a
 	case <-ctx.Done():
-		return answer{err: context.Cause(ctx)}
+		return failing(context.Cause(ctx))
 	}
 }
 
@@ -219,7 +225,7 @@ func (m *Monitor) take(w *watch, a answer, began time.Time, cancelled bool) {
 	}
 	w.latest.err, w.latest.when, w.latest.took = a.err, m.clock.Now(), now.Sub(began)
 	before := w.state
-	w.condition.take(findingOf(a.err), set.check)
+	w.condition.take(a.found, set.check)
 	m.showLocked(w, before)
 	if w.rise++; a.err != nil {
 		w.rise = 0
@@ -227,8 +233,8 @@ func (m *Monitor) take(w *watch, a answer, began time.Time, cancelled bool) {
 	if set.outlier.ReturnOnRise && w.rise >= set.check.Rise {
 		m.returnLocked(w, now)
 	}
-	next := set.check.jittered(w.condition.wait(set.check, m.idleLocked(set, now)), m.chance())
-	m.scheduleLocked(w, max(next, min(a.wait, set.check.MaxDownInterval)))
+	w.notBefore = now.Add(min(a.wait, set.check.MaxDownInterval))
+	m.scheduleLocked(w, set.check.jittered(w.condition.wait(set.check, m.idleLocked(set, now)), m.chance()))
 }
 
 // showLocked makes everybody see the state of an endpoint.

@@ -96,13 +96,15 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 		if c.failures >= deviationMinFailures || (o.FailureRate > 0 && c.rated(o)) {
 			m.candidates = append(m.candidates, candidate{w, c, t})
 		}
-		if w.level > 0 && c.requests > 2*c.failures && w.since.Load() <= int64(m.swept) {
-			m.credited = append(m.credited, w)
-		}
+		judged := true
 		if l := w.latencies.Load(); l != nil && o.SlowerBy > 0 {
-			if median, ok := l.turn(c.requests); ok {
+			var median time.Duration
+			if median, judged = l.turn(c.requests); judged {
 				t.slow = append(t.slow, slowness{w, median})
 			}
+		}
+		if w.level > 0 && judged && c.requests > 2*c.failures && w.since.Load() <= int64(m.swept) {
+			m.credited = append(m.credited, w)
 		}
 	}
 	return tiers

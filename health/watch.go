@@ -205,13 +205,14 @@ func (w *watch) interval() counted {
 
 // probing is the probes of an endpoint.
 type probing struct {
-	timer    clock.Timer // nil if no probe is waited for
-	timers   int         // how many there were
-	due      time.Time   // when the timer is
-	underWay bool        // or in the queue
-	cancel   context.CancelFunc
-	stuck    atomic.Bool // a function has not returned
-	held     clock.Timer // until when traffic is kept away, nil if it was not
+	timer     clock.Timer // nil if no probe is waited for
+	timers    int         // how many there were
+	due       time.Time   // when the timer is
+	notBefore time.Time   // when the endpoint wants to be asked again, if it has said that
+	underWay  bool        // or in the queue
+	cancel    context.CancelFunc
+	stuck     atomic.Bool // a function has not returned
+	held      clock.Timer // until when traffic is kept away, nil if it was not
 
 	latest struct { // what the last one has found
 		err  error

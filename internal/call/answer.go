@@ -105,17 +105,17 @@ func (a *Attempt) Discard() {
 		_ = a.Response.Body.Close()
 		return
 	}
-	Drain(a.Response, a.record.cfg.Clock)
+	Drain(a.Response, drainBytes, a.record.cfg.Clock)
 }
 
 // Drain closes the body of a response that nobody wants. Enough of it is read for its connection
-// to be used again, if there is not much.
-func Drain(resp *http.Response, c clock.Clock) {
-	if body := resp.Body; resp.ContentLength <= drainBytes {
+// to be used again, if there are no more bytes than most, and they come at once.
+func Drain(resp *http.Response, most int64, c clock.Clock) {
+	if body := resp.Body; resp.ContentLength <= most {
 		// The timer closes the body under a Read that takes too long, which
 		// the bodies of net/http allow.
 		t := c.AfterFunc(drainFor, func() { _ = body.Close() })
-		_, _ = io.CopyN(io.Discard, body, drainBytes+1)
+		_, _ = io.CopyN(io.Discard, body, most+1)
 		t.Stop()
 	}
 	_ = resp.Body.Close()
