@@ -37,7 +37,7 @@ type Config struct {
 	HealthCheck *health.Check
 	// Outlier says which endpoints are ejected because of what they answer. Where there are
 	// circuit breakers which count failures in a row, the zero values of its
-	// ConsecutiveFailures and LocalFailures are off. health.Outlier{Disabled: true} switches all
+	// ConsecutiveFailures and LocalFailures are off, and stay zero here. health.Outlier{Disabled: true} switches all
 	// of it off.
 	Outlier health.Outlier
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
@@ -69,13 +69,28 @@ func (c Config) withDefaults() Config {
 		h := c.HealthCheck.WithDefaults()
 		c.HealthCheck = &h
 	}
-	if c.Breaker.Mode == breaker.Auto && c.Breaker.ConsecutiveFailures != breaker.Off { // they do the same, and know half-open
-		orOff(&c.Outlier.ConsecutiveFailures)
-		orOff(&c.Outlier.LocalFailures)
+	users := c.Outlier
+	if c.Outlier = c.Outlier.WithDefaults(); c.breakersCountRows() { // what zero means depends on them: see outlier
+		c.Outlier.ConsecutiveFailures, c.Outlier.LocalFailures = users.ConsecutiveFailures, users.LocalFailures
 	}
-	c.Outlier = c.Outlier.WithDefaults()
 	c.Retry = c.Retry.WithDefaults()
 	return c
+}
+
+// breakersCountRows reports whether circuit breakers open after failures in a row.
+func (c Config) breakersCountRows() bool {
+	return c.Breaker.Mode == breaker.Auto && c.Breaker.ConsecutiveFailures != breaker.Off
+}
+
+// outlier returns the outlier detection as it is applied: rows of failures are the breakers', which
+// do the same and know half-open, unless the user wants it otherwise.
+func (c Config) outlier() health.Outlier {
+	o := c.Outlier
+	if c.breakersCountRows() {
+		orOff(&o.ConsecutiveFailures)
+		orOff(&o.LocalFailures)
+	}
+	return o
 }
 
 // orOff switches off what is not set.

@@ -54,7 +54,7 @@ func (s *settings) throttleConfig(c breaker.ThrottleConfig) breaker.ThrottleConf
 // healthConfig does the same for the watch of the endpoints.
 func (s *settings) healthConfig(c Config) health.Config {
 	return health.Config{
-		Check: c.HealthCheck, Outlier: c.Outlier, Target: s.origin,
+		Check: c.HealthCheck, Outlier: c.outlier(), Target: s.origin,
 		OnChange: s.relays.health.hook(), Clock: s.clock, Rand: s.rand,
 	}
 }

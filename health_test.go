@@ -1,6 +1,7 @@
 package evenkeel_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -215,15 +216,15 @@ func TestHealth_Defaults(t *testing.T) {
 		gateway      int
 		nothingAtAll bool
 	}{
-		{"New", breaker.Config{}, health.Outlier{}, health.Off, health.Off, health.Off, false},
+		{"New", breaker.Config{}, health.Outlier{}, 0, 0, health.Off, false},
 		{"no breakers", breaker.Config{Mode: breaker.Disabled}, health.Outlier{}, 5, 5, health.Off, false},
 		{"breakers that only count", breaker.Config{Mode: breaker.MetricsOnly}, health.Outlier{}, 5, 5, health.Off, false},
 		{"breakers without rows", breaker.Config{ConsecutiveFailures: breaker.Off}, health.Outlier{}, 5, 5, health.Off, false},
-		{"breakers with other rows", breaker.Config{ConsecutiveFailures: 50}, health.Outlier{}, health.Off, health.Off, health.Off, false},
+		{"breakers with other rows", breaker.Config{ConsecutiveFailures: 50}, health.Outlier{}, 0, 0, health.Off, false},
 		{"set beside breakers", breaker.Config{}, health.Outlier{ConsecutiveFailures: 7, LocalFailures: 8, GatewayFailures: 9}, 7, 8, 9, false},
-		{"one set beside breakers", breaker.Config{}, health.Outlier{LocalFailures: 8}, health.Off, 8, health.Off, false},
+		{"one set beside breakers", breaker.Config{}, health.Outlier{LocalFailures: 8}, 0, 8, health.Off, false},
 		{"set", breaker.Config{Mode: breaker.Disabled}, health.Outlier{ConsecutiveFailures: 7, LocalFailures: health.Off}, 7, health.Off, health.Off, false},
-		{"switched off", breaker.Config{}, health.Outlier{Disabled: true}, health.Off, health.Off, health.Off, true},
+		{"switched off", breaker.Config{}, health.Outlier{Disabled: true}, 0, 0, health.Off, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -255,6 +256,12 @@ func TestHealth_Defaults(t *testing.T) {
 				}
 				require.NoError(t, w.Update(evenkeel.Config{Breaker: row.breaker, Outlier: row.outlier}))
 				check()
+				c := w.Config() // what was left to breakers is not, when there are none any more
+				c.Breaker.Mode = breaker.Disabled
+				require.NoError(t, w.Update(c))
+				o := w.Config().Outlier
+				assert.Equal(t, cmp.Or(row.rows, 5), o.ConsecutiveFailures)
+				assert.Equal(t, cmp.Or(row.lost, 5), o.LocalFailures)
 			})
 		})
 	}
@@ -591,7 +598,6 @@ func TestHealth_TheCapCountsNobodyWhoDrains_B10(t *testing.T) {
 					fail()
 					drain()
 				}
-				time.Sleep(time.Millisecond) // whoever is too many comes back by a timer
 				synctest.Wait()
 				out := 0
 				for _, s := range w.Stats().Health {
@@ -601,6 +607,9 @@ func TestHealth_TheCapCountsNobodyWhoDrains_B10(t *testing.T) {
 				}
 				assert.Equal(t, 1, out, "of a and b")
 				assert.False(t, w.Stats().Pool.Panic)
+				w.history.Lock()
+				defer w.history.Unlock()
+				assert.Zero(t, w.history.panics, "also for a moment")
 			})
 		})
 	}

@@ -92,7 +92,7 @@ func TestNew_DocumentedDefaults(t *testing.T) {
 			MaxKeys: 10_000, IdleFor: 10 * time.Minute,
 		},
 		Outlier: health.Outlier{
-			Enforce: 1, ConsecutiveFailures: health.Off, GatewayFailures: health.Off, LocalFailures: health.Off,
+			Enforce: 1, GatewayFailures: health.Off,
 			Deviation: 0.05, FalseAlarms: 0.001, SlowerByTime: 50 * time.Millisecond, Interval: 10 * time.Second,
 			EjectFor: 30 * time.Second, MaxEjectFor: 5 * time.Minute, Jitter: 0.25, MaxEjected: 0.5,
 		},

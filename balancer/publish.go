@@ -58,16 +58,22 @@ func (p *Pool) apply(marked []*member) {
 	now := p.now()
 	different := false
 	for _, m := range marked {
-		reasons := m.node.Reasons()
-		if m.reasons != reasons && reasons == 0 && m.wasAway(m.reasons) && (m.reasons == node.Parked || !p.panics || p.rules.Panic.Reject) {
-			m.since, m.warming = now, true // it has been away: slowly
-		}
-		different = different || m.reasons != reasons
-		m.reasons = reasons
+		different = p.seeLocked(m, now) || different
 	}
 	if different {
 		p.publishLocked(now, &Change{})
 	}
+}
+
+// seeLocked takes over the reasons of a member, and reports whether they are others now.
+func (p *Pool) seeLocked(m *member, now time.Time) (different bool) {
+	reasons := m.node.Reasons()
+	if m.reasons != reasons && reasons == 0 && m.wasAway(m.reasons) && (m.reasons == node.Parked || !p.panics || p.rules.Panic.Reject) {
+		m.since, m.warming = now, true // it has been away: slowly
+	}
+	different = m.reasons != reasons
+	m.reasons = reasons
+	return different
 }
 
 // catchUp makes picks see the reasons of a member now, although whoever changed them has

@@ -106,8 +106,25 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 	}
 	if moved || len(change.Added) > 0 || len(gone) > 0 {
 		p.orderLocked()
+		p.settleLocked(gone, now)
 	}
 	return change, gone
+}
+
+// settleLocked lets those who watch the health of the endpoints draw their conclusions, before
+// anybody sees the new set: too many may be ejected now.
+func (p *Pool) settleLocked(gone []*node.Node, now time.Time) {
+	if p.cfg.Health == nil {
+		return
+	}
+	for _, n := range gone {
+		n.Set(node.Draining, node.Draining) // they do not count any more
+	}
+	if p.cfg.Health.Settle() {
+		for _, m := range p.members {
+			p.seeLocked(m, now)
+		}
+	}
 }
 
 // sameRun returns how many endpoints the two sets begin with that are the same.

@@ -126,6 +126,7 @@ type Monitor struct {
 	sweeping    clock.Timer   // nil if there is no traffic
 	rousing     clock.Timer   // nil if there was always traffic
 	trimming    clock.Timer   // nil if nobody has left
+	telling     clock.Timer   // nil if all events were told
 	traffic     time.Time     // when there was any, as far as is known
 	told        bool          // somebody has told of an answer
 	swept       time.Duration // when the rates were last looked at
@@ -175,6 +176,34 @@ func (m *Monitor) Attach(ways node.Ways) error {
 
 // Monitor begins to watch an endpoint. The balancer calls it.
 func (m *Monitor) Monitor(n *node.Node) node.Monitor { return m.watch(n) }
+
+// Settle counts the endpoints anew, and lets those come back that are too many to be ejected. The
+// balancer calls it.
+func (m *Monitor) Settle() (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.census.stale = true
+	if m.closed || m.census.out == 0 {
+		return false
+	}
+	before := m.census.out
+	m.trimLocked()
+	if m.census.out == before {
+		return false
+	}
+	m.changed = nil // the balancer looks for itself, at all of them
+	if m.telling == nil {
+		m.telling = m.clock.AfterFunc(0, m.tell) // not under the balancer's lock
+	}
+	return true
+}
+
+// tell tells events that were not told.
+func (m *Monitor) tell() {
+	m.mu.Lock()
+	m.telling = nil
+	m.unlock()
+}
 
 func (m *Monitor) watch(n *node.Node) *watch {
 	w := &watch{monitor: m, node: n}
@@ -348,7 +377,7 @@ func (m *Monitor) Close() {
 				w.back.Stop()
 			}
 		}
-		for _, t := range []clock.Timer{m.sweeping, m.rousing, m.trimming} {
+		for _, t := range []clock.Timer{m.sweeping, m.rousing, m.trimming, m.telling} {
 			if t != nil {
 				t.Stop()
 			}

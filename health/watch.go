@@ -166,13 +166,6 @@ func (w *watch) judge(row, added int, cause Cause) {
 	}
 }
 
-// Updated implements [node.Monitor].
-func (w *watch) Updated() {
-	w.monitor.mu.Lock()
-	defer w.monitor.mu.Unlock()
-	w.monitor.trimSoonLocked()
-}
-
 // Gone implements [node.Monitor].
 func (w *watch) Gone() { w.monitor.forget(w) }
 

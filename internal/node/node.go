@@ -163,9 +163,6 @@ type Monitor interface {
 	Whole()
 	// Broke tells that an answer that was good has failed after all: its body broke.
 	Broke(a outcome.Answer)
-	// Updated tells that discovery says something else of the endpoint now. A lock of the owner
-	// may be held.
-	Updated()
 	// Gone tells that the node was removed.
 	Gone()
 }
@@ -175,6 +172,10 @@ type Physician interface {
 	// Attach tells for whose endpoints the monitors will be. It fails if they are for others.
 	Attach(Ways) error
 	Monitor(n *Node) Monitor
+	// Settle tells that an update of the nodes is over, and makes the reasons of others what
+	// follows from it. It reports whether some have changed; nobody is told otherwise. A lock of
+	// the owner may be held.
+	Settle() (changed bool)
 }
 
 // Ways are how connections to the endpoints of a pool are made, for those who make their own.
@@ -256,9 +257,6 @@ func (n *Node) Update(e discovery.Endpoint) {
 		n.reasons.Or(uint32(Draining))
 	} else {
 		n.reasons.And(^uint32(Draining))
-	}
-	if n.monitor != nil {
-		n.monitor.Updated()
 	}
 }
 
