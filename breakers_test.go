@@ -839,7 +839,7 @@ func TestBreakers_UpdateKeepsState_P01(t *testing.T) {
 // What guards the calls can be switched off and on.
 func TestBreakers_UpdateSwitches_P01(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, []string{"a", "b"})
+		f := newFleet(t, []string{"a", "b"}, evenkeel.WithOutlierDetection(health.Outlier{Disabled: true}))
 		f.open(true, "a")
 		set := func(change func(*evenkeel.Config)) {
 			t.Helper()

@@ -516,7 +516,7 @@ func TestHealth_AllFail_B10(t *testing.T) {
 				w.begin(evenkeel.WithOutlierDetection(brisk))
 				most, ejections := 0, 0
 				for range 1200 { // a minute
-					w.call()
+					_, _ = w.call()
 					out, weight := 0, 0
 					for i, name := range names {
 						if w.health(name).Ejected != "" {
@@ -961,8 +961,11 @@ func TestHealth_ProbesSpeakLikeTheTraffic_H05(t *testing.T) {
 		target   string
 		protocol evenkeeltest.Protocol
 	}{
-		{"http://users", evenkeeltest.HTTP1}, {"http://users:80", evenkeeltest.HTTP1}, {"http://users:8080", evenkeeltest.HTTP1},
-		{"https://users", evenkeeltest.HTTPS}, {"https://users:8443", evenkeeltest.HTTPS1},
+		{"http://users", evenkeeltest.HTTP1},
+		{"http://users:80", evenkeeltest.HTTP1},
+		{"http://users:8080", evenkeeltest.HTTP1},
+		{"https://users", evenkeeltest.HTTPS},
+		{"https://users:8443", evenkeeltest.HTTPS1},
 	} {
 		t.Run(row.target, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -1242,9 +1245,10 @@ func TestHealth_HookUsesTheTransport_O04(t *testing.T) {
 			if way != "a probe" {
 				broken.Store(true)
 				want = health.Eject
+				req := getRequest(t, "http://users/")
 				go func() {
 					for range 5 {
-						if resp, err := hold.RoundTrip(getRequest(t, "http://users/")); err == nil {
+						if resp, err := hold.RoundTrip(req); err == nil {
 							resp.Body.Close()
 						}
 					}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serveProbes) == "" {
 		os.Exit(m.Run())
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
 	}

@@ -78,12 +78,12 @@ type destination struct {
 func (d destination) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.probe, cancel)()
+	defer context.AfterFunc(d.probe, cancel)() //nolint:contextcheck // there are two: it ends with the first
 	nc, err := d.line.dial(ctx, d.port)
 	if err != nil {
 		return nil, err
 	}
-	return d.line.track(nc, d.probe)
+	return d.line.track(d.probe, nc) //nolint:contextcheck // so are there here
 }
 
 // line is what leads to one endpoint.
@@ -183,7 +183,7 @@ func (l *line) close() {
 }
 
 // track makes close find the connection, unless it comes too late.
-func (l *line) track(nc net.Conn, probe context.Context) (net.Conn, error) {
+func (l *line) track(probe context.Context, nc net.Conn) (net.Conn, error) {
 	tracked := &conn{Conn: nc, of: l}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -65,7 +65,7 @@ func TestLine_CloseBeforeTheConnection_H06(t *testing.T) {
 	l := &line{}
 	l.close()
 	here, there := net.Pipe()
-	_, err := l.track(here, t.Context())
+	_, err := l.track(t.Context(), here)
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = there.Read(make([]byte, 1))
 	assert.Error(t, err, "it is closed")
@@ -76,7 +76,7 @@ func TestLine_ForgetsConnections_H06(t *testing.T) {
 	l := &line{}
 	for range 10 {
 		here, _ := net.Pipe()
-		nc, err := l.track(here, t.Context())
+		nc, err := l.track(t.Context(), here)
 		require.NoError(t, err)
 		assert.Len(t, l.open, 1)
 		require.NoError(t, nc.Close())

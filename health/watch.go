@@ -155,10 +155,9 @@ func (w *watch) suffer(a outcome.Answer, m meaning) {
 func (w *watch) judge(row, added int, cause Cause) {
 	o := &w.monitor.settings.Load().outlier
 	limit := o.LocalFailures
-	switch cause {
-	case ConsecutiveFailures:
+	if cause == ConsecutiveFailures {
 		limit = o.ConsecutiveFailures
-	case GatewayFailures:
+	} else if cause == GatewayFailures {
 		limit = o.GatewayFailures
 	}
 	if limit > 0 && row/limit != (row-added)/limit && !o.Disabled {

@@ -1,4 +1,4 @@
-// Package health tests the handler of package health in front of real servers, Redis and
-// PostgreSQL, which are stopped, started and frozen while it is asked. It has no code besides
-// its tests.
+// Package health tests package health with real servers: its handler in front of Redis and
+// PostgreSQL, which are stopped, started and frozen while it is asked, and its gRPC probe against
+// grpc-go's health service. It has no code besides its tests.
 package health

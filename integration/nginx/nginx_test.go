@@ -72,7 +72,7 @@ func TestNginx_UnavailableServerIsAvoided_R01(t *testing.T) {
 	good := startServer(t, settings{Location: app.location()})
 	bad := startServer(t, settings{Location: "return 503;"})
 	client := newClient(t, "http://svc.example", evenkeel.WithResolver(newEndpoints(good, bad)),
-		evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker())
+		evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker(), withoutOutliers())
 	gets, posts := client.series(http.MethodGet, 10), client.series(http.MethodPost, 10)
 	client.quit(t, good, bad)
 
@@ -109,7 +109,7 @@ func TestNginx_EmptyReply_R01(t *testing.T) {
 			good := startServer(t, settings{Location: app.location()})
 			bad := startServer(t, settings{Location: location + app.location()})
 			client := newClient(t, "http://svc.example", evenkeel.WithResolver(newEndpoints(good, bad)),
-				evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker())
+				evenkeel.WithBalancer(balancer.RoundRobin{}), withoutBreaker(), withoutOutliers())
 			gets, posts := client.series(http.MethodGet, 10), client.series(http.MethodPost, 10)
 			client.quit(t, good, bad)
 
@@ -209,6 +209,11 @@ func TestNginx_HTTP2GoesAwayGracefully_R02(t *testing.T) {
 // keep them away from.
 func withoutBreaker() evenkeel.Option {
 	return evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled})
+}
+
+// withoutOutliers is for the same: whoever answers nothing five times in a row is ejected.
+func withoutOutliers() evenkeel.Option {
+	return evenkeel.WithOutlierDetection(health.Outlier{Disabled: true})
 }
 
 // brief makes breakers try again soon.
