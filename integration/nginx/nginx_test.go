@@ -14,6 +14,7 @@ import (
 	"github.com/evenkeel-go/evenkeel"
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
