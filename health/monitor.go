@@ -122,6 +122,7 @@ type Monitor struct {
 	watches     []*watch
 	queue       []*watch // whose probes are due
 	dispatching bool
+	healthy     int // how many probes have found so
 	census      census
 	sweeping    clock.Timer   // nil if there is no traffic
 	rousing     clock.Timer   // nil if there was always traffic
@@ -250,6 +251,9 @@ func (m *Monitor) leave(w *watch) bool {
 	}
 	if w.cause != "" {
 		m.census.back(w)
+	}
+	if w.state == Healthy {
+		m.healthy--
 	}
 	last := m.watches[len(m.watches)-1]
 	m.watches[w.place], last.place = last, w.place

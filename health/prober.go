@@ -25,15 +25,9 @@ func (m *Monitor) beginLocked(w *watch, c *Check) {
 // holdLocked keeps traffic away from an endpoint that joins others of which one is known to be
 // healthy.
 func (m *Monitor) holdLocked(w *watch, c *Check) {
-	if c.HoldNew == 0 {
-		return
-	}
-	for _, o := range m.watches {
-		if o.state == Healthy {
-			w.node.Set(node.Pending, node.Pending) // nobody has it yet who could be told
-			w.held = m.clock.AfterFunc(c.HoldNew, func() { m.release(w) })
-			return
-		}
+	if c.HoldNew > 0 && m.healthy > 0 {
+		w.node.Set(node.Pending, node.Pending) // nobody has it yet who could be told
+		w.held = m.clock.AfterFunc(c.HoldNew, func() { m.release(w) })
 	}
 }
 
@@ -253,6 +247,9 @@ func (m *Monitor) showLocked(w *watch, before State) {
 	if w.state == before {
 		return
 	}
+	if before == Healthy {
+		m.healthy--
+	}
 	kind := TurnedHealthy
 	switch w.state {
 	case Unhealthy:
@@ -263,6 +260,7 @@ func (m *Monitor) showLocked(w *watch, before State) {
 	case Unknown:
 		kind = TurnedUnknown
 	case Healthy:
+		m.healthy++
 	}
 	m.changes.Add(Change{Time: m.clock.Now(), Endpoint: w.node.Endpoint(), Kind: kind, Err: w.latest.err})
 }

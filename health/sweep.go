@@ -60,7 +60,7 @@ func (m *Monitor) sweep() {
 	}
 	m.trimLocked()
 	tiers := m.collectLocked(o)
-	m.judgeRatesLocked(o)
+	m.judgeRatesLocked(o, tiers)
 	for _, t := range tiers {
 		m.judgeSlownessLocked(t, o)
 	}
@@ -124,12 +124,16 @@ func tierOf(tiers *[]*tier, r rank) *tier {
 
 // judgeRatesLocked ejects those that fail too often. The worst comes first, and whoever is found out
 // is not among the others with which the next ones are compared.
-func (m *Monitor) judgeRatesLocked(o *Outlier) {
+func (m *Monitor) judgeRatesLocked(o *Outlier, tiers []*tier) {
+	tests := 0 // each may be a false alarm
+	for _, t := range tiers {
+		tests += t.tested
+	}
 	slices.SortStableFunc(m.candidates, func(a, b candidate) int { return cmp.Compare(b.rate(), a.rate()) })
 	for _, c := range m.candidates {
 		others := counted{c.tier.sum.requests - c.requests, c.tier.sum.failures - c.failures}
 		switch {
-		case o.Deviation != Off && deviates(c.counted, others, o.Deviation, o.FalseAlarms/float64(c.tier.tested)):
+		case o.Deviation != Off && deviates(c.counted, others, o.Deviation, o.FalseAlarms/float64(tests)):
 			c.tier.sum = others
 			m.ejectLocked(c.watch, Deviation)
 		case o.FailureRate > 0 && c.rated(o) && c.tier.rated >= rateMinEndpoints:
