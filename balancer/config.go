@@ -52,7 +52,7 @@ type Config struct {
 	// Health, if set, is the health.Monitor that watches the endpoints. Those that it finds
 	// broken are not available. Its Clock must be that of the pool. It serves one pool; whoever
 	// made it closes it, before the pool or after.
-	Health node.Physician
+	Health node.Monitors
 
 	// Clock is the clock to use; nil means the system's.
 	Clock clock.Clock

@@ -167,8 +167,8 @@ type Monitor interface {
 	Gone()
 }
 
-// Physician makes the monitors of nodes.
-type Physician interface {
+// Monitors makes the monitors of nodes.
+type Monitors interface {
 	// Attach tells for whose endpoints the monitors will be. It fails if they are for others.
 	Attach(Ways) error
 	Monitor(n *Node) Monitor
