@@ -28,9 +28,9 @@ func newRelays(h Hooks) *relays {
 
 // flush tells what was held back.
 func (r *relays) flush() {
+	defer r.health.Flush() // also if a hook panics
+	defer r.breaker.Flush()
 	r.endpoints.Flush()
-	r.breaker.Flush()
-	r.health.Flush()
 }
 
 // close ends all: no hook is called any more.

@@ -157,6 +157,9 @@ func (t *Transport) Update(c Config) error {
 		return err
 	}
 	c = c.withDefaults()
+	if err := t.settings.healthConfig(c).Validate(); err != nil {
+		return err // probes ask more of the target than the policy can tell
+	}
 	defer t.settings.relays.flush()
 	t.updating.Lock()
 	defer t.updating.Unlock()
@@ -231,12 +234,12 @@ func (t *Transport) Shutdown(ctx context.Context) error {
 // a hook.
 func (t *Transport) Close() error {
 	t.closed.Store(true)
-	t.monitor.Close() // first: endpoints that are closed have not returned
+	t.settings.relays.close() // first: what ends now is no event
 	t.pool.Close()
 	t.updating.Lock() // no other policy comes any more
 	endpoints := t.stack.Load().guards.endpoints
 	t.updating.Unlock()
 	endpoints.Close()
-	t.settings.relays.close()
+	t.monitor.Close()
 	return nil
 }

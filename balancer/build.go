@@ -130,7 +130,7 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 		p := &plans[i]
 		p.tierLoad = loads[i]
 		b.panics = b.panics || (p.inPanic && route == "")
-		c.healthy = c.healthy || p.available > 0
+		c.healthy = c.healthy || (p.available > 0 && b.forgiven == 0)
 		t, parts := b.tier(p, route)
 		if len(t.groups) == 0 {
 			continue
@@ -274,7 +274,7 @@ func (b *builder) zones(p *tierPlan) []zoneLoad {
 	if b.rules.Zones.Local == "" || p.inPanic {
 		return []zoneLoad{{share: 1}}
 	}
-	zones := zonesOf(p.members)
+	zones := zonesOf(p.members, b.forgiven)
 	if !b.rules.Zones.applies(zones, len(p.members)) {
 		return []zoneLoad{{share: 1}}
 	}
@@ -287,7 +287,7 @@ func (b *builder) zones(p *tierPlan) []zoneLoad {
 }
 
 // zonesOf returns the zones that the members are in, and what is available there.
-func zonesOf(members []*member) []zoneLoad {
+func zonesOf(members []*member, forgiven node.Reasons) []zoneLoad {
 	var zones []zoneLoad
 	at := 0
 	for _, m := range members {
@@ -298,7 +298,7 @@ func zonesOf(members []*member) []zoneLoad {
 				zones = append(zones, zoneLoad{name: m.zone})
 			}
 		}
-		if m.reasons == 0 {
+		if m.reasons&^forgiven == 0 {
 			zones[at].available += m.weight
 		}
 	}

@@ -196,6 +196,9 @@ func (r Rules) WithDefaults() Rules {
 		r.Zones = r.Zones.withDefaults()
 	}
 	r.Zones.Clients, r.Routes = maps.Clone(r.Zones.Clients), slices.Clone(r.Routes) // the caller may change its own
+	for i := range r.Routes {
+		r.Routes[i].From = slices.Clone(r.Routes[i].From)
+	}
 	if r.MaxInFlight > 0 {
 		if r.Queue.Size == 0 {
 			r.Queue.Size = defaultQueueSize

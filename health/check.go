@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -96,8 +97,12 @@ const (
 
 // WithDefaults returns the check as it is done.
 func (c Check) WithDefaults() Check {
-	if c.Probe == nil {
+	switch p := c.Probe.(type) {
+	case nil:
 		c.Probe = HTTP{}
+	case HTTP: // the caller may change its own
+		p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses)
+		c.Probe = p
 	}
 	or(&c.Interval, defaultInterval)
 	or(&c.Timeout, min(defaultTimeout, c.Interval))

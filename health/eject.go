@@ -2,6 +2,7 @@ package health
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/node"
@@ -30,24 +31,32 @@ func (c *census) room(endpoints int, weight, most float64) bool {
 }
 
 // back counts an endpoint that is ejected no longer.
-func (c *census) back(w *watch) {
+func (c *census) back(weight float64) {
 	c.out--
-	if c.outWeight -= w.weight; c.out == 0 {
+	if c.outWeight -= weight; c.out == 0 {
 		c.outWeight = 0 // no sum of rounding errors
 	}
 }
 
 // countLocked counts the endpoints that are not leaving.
 func (m *Monitor) countLocked() {
-	c := &m.census
-	c.endpoints, c.weight, c.stale, c.at = 0, 0, false, m.now()
+	c := census{at: m.now()}
 	for _, w := range m.watches {
-		if w.node.Reasons()&node.Leaving == 0 {
-			c.endpoints++
-			c.weight += w.weightNow()
+		if w.leaving() {
+			continue
+		}
+		c.endpoints++
+		c.weight += w.weightNow()
+		if w.cause != "" {
+			c.out++
+			c.outWeight += w.weightNow()
 		}
 	}
+	m.census = c
 }
+
+// leaving reports whether the endpoint does not count, because it leaves.
+func (w *watch) leaving() bool { return w.node.Reasons()&node.Leaving != 0 }
 
 // weightNow returns the weight of the endpoint. It is bounded, so that sums are finite.
 func (w *watch) weightNow() float64 { return min(w.node.Published().EffectiveWeight(), 1e100) }
@@ -64,7 +73,7 @@ func (m *Monitor) trip(w *watch, cause Cause) {
 // ejectLocked keeps traffic away from an endpoint for a while, unless too many are ejected already.
 func (m *Monitor) ejectLocked(w *watch, cause Cause) {
 	o := &m.settings.Load().outlier
-	if w.gone || w.cause != "" || o.Disabled || w.node.Reasons()&node.Leaving != 0 {
+	if w.gone || w.cause != "" || o.Disabled || w.leaving() {
 		return
 	}
 	if m.census.stale || m.now().Sub(m.census.at) > censusLasts {
@@ -79,7 +88,7 @@ func (m *Monitor) ejectLocked(w *watch, cause Cause) {
 	w.level = min(w.level+1, o.longest())
 	d := o.lasts(w.level, m.chance())
 	w.number++
-	w.cause, w.weight, w.rise = cause, weight, 0
+	w.cause, w.was, w.rise = cause, cause, 0
 	w.until = m.clock.Now().Add(d)
 	w.shadow = o.Shadow || (o.Enforce < 1 && m.chance() >= o.Enforce)
 	number := w.number
@@ -108,7 +117,9 @@ func (m *Monitor) returnLocked(w *watch, now time.Time) {
 		return
 	}
 	w.back.Stop()
-	m.census.back(w)
+	if !w.leaving() {
+		m.census.back(w.weightNow())
+	}
 	change := Change{Time: m.clock.Now(), Endpoint: w.node.Endpoint(), Kind: Return, Cause: w.cause, Until: w.until, Shadow: w.shadow}
 	w.cause, w.until, w.shadow, w.back = "", time.Time{}, false, nil
 	w.restart(m.at(now))
@@ -131,14 +142,21 @@ func (m *Monitor) trim() {
 func (m *Monitor) trimLocked() {
 	m.countLocked()
 	most := m.settings.Load().outlier.MaxEjected
-	for m.census.out > 0 && !m.census.room(0, 0, most) {
-		var first *watch
-		for _, w := range m.watches {
-			if w.cause != "" && (first == nil || w.until.Before(first.until)) {
-				first = w
-			}
+	if m.census.room(0, 0, most) {
+		return
+	}
+	var out []*watch
+	for _, w := range m.watches {
+		if w.cause != "" && !w.leaving() {
+			out = append(out, w)
 		}
-		m.returnLocked(first, m.now())
+	}
+	slices.SortFunc(out, func(a, b *watch) int { return a.until.Compare(b.until) })
+	for _, w := range out {
+		if m.census.room(0, 0, most) {
+			break
+		}
+		m.returnLocked(w, m.now())
 	}
 }
 

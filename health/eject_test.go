@@ -341,8 +341,8 @@ func TestEject_LevelIsBounded_B11(t *testing.T) {
 func TestCensus_NoSumOfRoundingErrors_B10(t *testing.T) {
 	t.Parallel()
 	c := census{endpoints: 4, weight: 1e17 + 3, out: 2, outWeight: 1e17}
-	c.back(&watch{ejection: ejection{weight: 1e17}})
-	c.back(&watch{ejection: ejection{weight: 1}}) // which was lost in the sum
+	c.back(1e17)
+	c.back(1) // which was lost in the sum
 	assert.Equal(t, census{endpoints: 4, weight: 1e17 + 3}, c)
 }
 

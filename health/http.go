@@ -128,7 +128,7 @@ func (p *webProber) ask(ctx context.Context, l *line) answer {
 	if req.Header == nil {
 		req.Header = http.Header{}
 	}
-	if _, set := req.Header["Idempotency-Key"]; !set {
+	if _, set := req.Header["Idempotency-Key"]; !set && l.lines.custom == nil {
 		req.Header["Idempotency-Key"] = nil // is not sent, and lets net/http use a new connection if the server has just closed the old one
 	}
 	resp, err := l.send(req.WithContext(ctx), l.lines.web, p.Port)

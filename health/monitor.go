@@ -125,6 +125,7 @@ type Monitor struct {
 	healthy     int // how many probes have found so
 	census      census
 	sweeping    clock.Timer   // nil if there is no traffic
+	sweeps      int           // how many times it was set
 	rousing     clock.Timer   // nil if there was always traffic
 	trimming    clock.Timer   // nil if nobody has left
 	telling     clock.Timer   // nil if all events were told
@@ -187,9 +188,8 @@ func (m *Monitor) Settle() (changed bool) {
 	if m.closed || m.census.out == 0 {
 		return false
 	}
-	before := m.census.out
 	m.trimLocked()
-	if m.census.out == before {
+	if len(m.changed) == 0 {
 		return false
 	}
 	m.changed = nil // the balancer looks for itself, at all of them
@@ -249,9 +249,6 @@ func (m *Monitor) leave(w *watch) bool {
 	if w.back != nil {
 		w.back.Stop()
 	}
-	if w.cause != "" {
-		m.census.back(w)
-	}
 	if w.state == Healthy {
 		m.healthy--
 	}
@@ -309,7 +306,7 @@ func (m *Monitor) wake() {
 	m.busy.Store(true)
 	m.traffic, m.told = now, true
 	if m.sweeping == nil && set.looks() {
-		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)
+		m.sweepAfterLocked(set.outlier.Interval)
 	}
 }
 
@@ -321,18 +318,19 @@ func (m *Monitor) Use(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if !m.use(set) {
-		m.lines.close() // nobody needs them any more; they are made anew for those who do
+	if idle := m.use(set); idle != nil {
+		idle.close()
 	}
 	return nil
 }
 
-// use brings all endpoints under other settings. It reports whether probes are what they were.
-func (m *Monitor) use(set *settings) (sameProbe bool) {
+// use brings all endpoints under other settings. It returns the connections that nobody needs any
+// more, because probes are others now, nil if they are not.
+func (m *Monitor) use(set *settings) *lines {
 	m.mu.Lock()
 	defer m.unlock()
 	if m.closed {
-		return true
+		return nil
 	}
 	old := m.settings.Swap(set)
 	m.busy.Store(false) // the next request starts what it may have to
@@ -343,11 +341,13 @@ func (m *Monitor) use(set *settings) (sameProbe bool) {
 	}
 	m.trimLocked()
 	if m.sweeping != nil && old.outlier.Interval != set.outlier.Interval {
-		m.sweeping.Stop()
-		m.sweeping = m.clock.AfterFunc(set.outlier.Interval, m.sweep)
+		m.sweepAfterLocked(set.outlier.Interval)
 	}
 	m.wakeDispatcher() // it may have to do more at once
-	return old.check == nil || (set.check != nil && reflect.DeepEqual(old.check.Probe, set.check.Probe))
+	if old.check == nil || (set.check != nil && reflect.DeepEqual(old.check.Probe, set.check.Probe)) {
+		return nil
+	}
+	return m.lines
 }
 
 // useOutlierLocked brings an endpoint under other settings.

@@ -188,9 +188,9 @@ func (m *Monitor) ask(ctx context.Context, w *watch, p prober) answer {
 				a = failing(&PanicError{v})
 			}
 			w.stuck.Store(false)
-			w.line.closeOwn() // if the endpoint has left meanwhile
 			done <- a
 		}()
+		defer w.line.closeOwn() // if the endpoint has left meanwhile
 		a = p.ask(ctx, w.line).judged()
 	}()
 	select {
@@ -293,6 +293,7 @@ func (m *Monitor) hastenLocked(w *watch, c *Check, now time.Time) {
 
 // useCheckLocked brings an endpoint under another check.
 func (m *Monitor) useCheckLocked(w *watch, c *Check, now time.Time) {
+	w.notBefore = time.Time{} // it was said to somebody else
 	switch {
 	case c == nil:
 		m.stopProbingLocked(w)

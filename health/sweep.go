@@ -52,7 +52,7 @@ func (m *Monitor) sweep() {
 	defer func() { // last: until then, requests need not tell that they are there
 		if set.looks() && m.busy.Swap(false) {
 			m.traffic = now
-			m.sweeping = m.clock.AfterFunc(o.Interval-m.now().Sub(now), m.sweep)
+			m.sweepAfterLocked(o.Interval - m.now().Sub(now))
 		}
 	}()
 	if o.Disabled {
@@ -66,6 +66,23 @@ func (m *Monitor) sweep() {
 	}
 	m.creditLocked()
 	m.swept = m.at(now)
+}
+
+// sweepAfterLocked sets the timer of the next sweep.
+func (m *Monitor) sweepAfterLocked(d time.Duration) {
+	if m.sweeping != nil {
+		m.sweeping.Stop()
+	}
+	m.sweeps++
+	which := m.sweeps
+	m.sweeping = m.clock.AfterFunc(d, func() {
+		m.mu.Lock()
+		due := which == m.sweeps // else it was too late to stop it
+		m.mu.Unlock()
+		if due {
+			m.sweep()
+		}
+	})
 }
 
 // rated reports whether so many failures are too many whatever the others do.
@@ -103,6 +120,7 @@ func (m *Monitor) collectLocked(o *Outlier) (tiers []*tier) {
 				t.slow = append(t.slow, slowness{w, median})
 			}
 		}
+		judged = judged || w.was != SlowerBy // else too few answers say nothing
 		if w.level > 0 && judged && c.requests > 2*c.failures && w.since.Load() <= int64(m.swept) {
 			m.credited = append(m.credited, w)
 		}

@@ -219,8 +219,8 @@ type ejection struct {
 	shadow bool  // it is only reported
 	until  time.Time
 	back   clock.Timer
-	weight float64 // what counts as ejected
-	rise   int     // how many probes in a row were good since
-	level  int     // how many times the first ejection's time the last one took
-	number uint64  // how often it was ejected
+	was    Cause  // why it was ejected the last time
+	rise   int    // how many probes in a row were good since
+	level  int    // how many times the first ejection's time the last one took
+	number uint64 // how often it was ejected
 }
