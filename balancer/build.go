@@ -112,6 +112,7 @@ type tierPlan struct {
 	rank    rank
 	members []*member // those that are leaving are not among them
 	warming float64   // the weight of those in slow start
+	staying int       // how many there are
 	away    int       // how many of them are not available
 }
 
@@ -168,7 +169,7 @@ func forgivenOf(members []*member) node.Reasons {
 // plan returns the tiers of the members, in order.
 func plan(members []*member, forgiven node.Reasons) []tierPlan {
 	var plans []tierPlan
-	at, staying := 0, 0
+	at := 0
 	for _, m := range members {
 		if m.reasons&node.Leaving != 0 {
 			continue
@@ -181,7 +182,7 @@ func plan(members []*member, forgiven node.Reasons) []tierPlan {
 		}
 		p := &plans[at]
 		reasons := m.reasons &^ forgiven
-		if reasons != node.Pending { // of which nothing is known: it speaks neither for panic nor against it
+		if reasons&(node.Pending|node.Withdrawn) == 0 { // those speak neither for panic nor against it, like those that drain
 			p.total += m.weight
 		}
 		if reasons == 0 {
@@ -192,12 +193,12 @@ func plan(members []*member, forgiven node.Reasons) []tierPlan {
 		} else {
 			p.away++
 		}
-		staying++
+		p.staying++
 	}
 	slices.SortFunc(plans, func(a, b tierPlan) int { return a.rank.compare(b.rank) })
 	plans = slices.DeleteFunc(plans, func(p tierPlan) bool { return p.total == 0 })
 	for i := range plans {
-		if len(plans) == 1 && staying == len(members) {
+		if plans[i].staying == len(members) {
 			plans[i].members = members
 		} else {
 			plans[i].members = keep(members, func(m *member) bool {

@@ -240,8 +240,8 @@ func TestMonitor_KeysOfTheOthersStay_B16(t *testing.T) {
 	}
 }
 
-// Given panic, then what a probe or the answers say is ignored, and what an endpoint says itself, or
-// nobody knows yet, is not as long as there is anything else.
+// Given panic, then what a probe or the answers say is ignored. What an endpoint says itself, or nobody
+// knows yet, makes no panic, and is ignored only if nobody is available.
 func TestMonitor_PanicIgnoresOpinions_B09(t *testing.T) {
 	for _, row := range []struct {
 		reasons []node.Reasons // of a, b and c
@@ -250,9 +250,10 @@ func TestMonitor_PanicIgnoresOpinions_B09(t *testing.T) {
 	}{
 		{[]node.Reasons{node.Ejected, 0, 0}, map[string]int{"b:80": 15, "c:80": 15}, false},
 		{[]node.Reasons{node.Ejected, node.Unhealthy, 0}, map[string]int{"a:80": 10, "b:80": 10, "c:80": 10}, true},
-		{[]node.Reasons{node.Withdrawn, node.Unhealthy, 0}, map[string]int{"b:80": 15, "c:80": 15}, true},
-		{[]node.Reasons{node.Withdrawn | node.Ejected, node.Unhealthy, 0}, map[string]int{"b:80": 15, "c:80": 15}, true},
-		{[]node.Reasons{node.Withdrawn, node.Withdrawn, 0}, map[string]int{"c:80": 30}, true},
+		{[]node.Reasons{node.Withdrawn, node.Unhealthy, 0}, map[string]int{"c:80": 30}, false},
+		{[]node.Reasons{node.Withdrawn | node.Ejected, node.Unhealthy, 0}, map[string]int{"c:80": 30}, false},
+		{[]node.Reasons{node.Withdrawn, node.Withdrawn, 0}, map[string]int{"c:80": 30}, false},
+		{[]node.Reasons{node.Withdrawn, node.Unhealthy, node.Ejected}, map[string]int{"a:80": 10, "b:80": 10, "c:80": 10}, true},
 		{[]node.Reasons{node.Pending, 0, 0}, map[string]int{"b:80": 15, "c:80": 15}, false},
 		{[]node.Reasons{node.Withdrawn, node.Withdrawn, node.Withdrawn}, map[string]int{"a:80": 10, "b:80": 10, "c:80": 10}, false},
 		{[]node.Reasons{node.Draining, node.Ejected, node.Unhealthy}, map[string]int{"b:80": 15, "c:80": 15}, true},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -100,9 +99,10 @@ func (c Check) WithDefaults() Check {
 	switch p := c.Probe.(type) {
 	case nil:
 		c.Probe = HTTP{}
-	case HTTP: // the caller may change its own
-		p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses)
-		c.Probe = p
+	case HTTP:
+		c.Probe = p.clone()
+	case *HTTP:
+		c.Probe = p.clone()
 	}
 	or(&c.Interval, defaultInterval)
 	or(&c.Timeout, min(defaultTimeout, c.Interval))
@@ -130,6 +130,7 @@ func (c Check) Validate() error {
 	var errs field.Errors
 	if v := reflect.ValueOf(c.Probe); v.Kind() == reflect.Pointer && v.IsNil() {
 		errs.Add("Probe", nil, "must not be a nil pointer")
+		c.Probe = nil
 	} else if c.Probe != nil {
 		errs.Under("Probe", c.Probe.Validate())
 	}

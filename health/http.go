@@ -71,6 +71,12 @@ type Statuses struct{ From, To int }
 // maxBody is how much of a body is read.
 const maxBody = 64 << 10
 
+// clone returns a probe that shares nothing with the caller, who may change its own.
+func (p HTTP) clone() HTTP {
+	p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses)
+	return p
+}
+
 func (p HTTP) withDefaults() HTTP {
 	or(&p.Method, http.MethodGet)
 	or(&p.Path, "/health")
@@ -106,8 +112,7 @@ func (p HTTP) Validate() error {
 
 func (p HTTP) prober() prober {
 	p = p.withDefaults()
-	u, _ := url.ParseRequestURI(p.Path)                               // it is valid
-	p.Header, p.Statuses = p.Header.Clone(), slices.Clone(p.Statuses) // the caller may change its own
+	u, _ := url.ParseRequestURI(p.Path) // it is valid
 	w := &webProber{HTTP: p, url: u}
 	if p.BodyMatch != "" {
 		w.match = regexp.MustCompile(p.BodyMatch)

@@ -163,12 +163,13 @@ func (l *line) customised() http.RoundTripper {
 	return own
 }
 
-// closeOwn closes the idle connections of the user's transport, if the line is closed.
-func (l *line) closeOwn() {
+// closeOwn closes the idle connections of the user's transport, or does so only if the line is
+// closed.
+func (l *line) closeOwn(onlyIfClosed bool) {
 	l.mu.Lock()
 	own, closed := l.own, l.closed
 	l.mu.Unlock()
-	if c, ok := own.(interface{ CloseIdleConnections() }); ok && closed {
+	if c, ok := own.(interface{ CloseIdleConnections() }); ok && (closed || !onlyIfClosed) {
 		c.CloseIdleConnections()
 	}
 }
@@ -179,7 +180,7 @@ func (l *line) close() {
 	l.closed = true
 	l.mu.Unlock()
 	l.drop()
-	l.closeOwn()
+	l.closeOwn(false)
 }
 
 // track makes close find the connection, unless it comes too late.

@@ -318,24 +318,33 @@ func (m *Monitor) Use(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if idle := m.use(set); idle != nil {
+	if idle, own := m.use(set); idle != nil {
 		idle.close()
+		for _, w := range own {
+			w.line.closeOwn(false)
+		}
 	}
 	return nil
 }
 
-// use brings all endpoints under other settings. It returns the connections that nobody needs any
-// more, because probes are others now, nil if they are not.
-func (m *Monitor) use(set *settings) *lines {
+// use brings all endpoints under other settings. If probes are others now, it returns the
+// connections that nobody needs any more.
+func (m *Monitor) use(set *settings) (*lines, []*watch) {
 	m.mu.Lock()
 	defer m.unlock()
 	if m.closed {
-		return nil
+		return nil, nil
 	}
 	old := m.settings.Swap(set)
 	m.busy.Store(false) // the next request starts what it may have to
 	now := m.now()
+	others := old.check != nil && (set.check == nil || !reflect.DeepEqual(old.check.Probe, set.check.Probe))
 	for _, w := range m.watches {
+		if others {
+			w.notBefore = time.Time{} // that was said to the probes before
+		} else if set.check != nil && w.notBefore.After(now.Add(set.check.MaxDownInterval)) {
+			w.notBefore = now.Add(set.check.MaxDownInterval)
+		}
 		m.useCheckLocked(w, set.check, now)
 		m.useOutlierLocked(w, &old.outlier, &set.outlier, now)
 	}
@@ -343,11 +352,10 @@ func (m *Monitor) use(set *settings) *lines {
 	if m.sweeping != nil && old.outlier.Interval != set.outlier.Interval {
 		m.sweepAfterLocked(set.outlier.Interval)
 	}
-	m.wakeDispatcher() // it may have to do more at once
-	if old.check == nil || (set.check != nil && reflect.DeepEqual(old.check.Probe, set.check.Probe)) {
-		return nil
+	if !others {
+		return nil, nil
 	}
-	return m.lines
+	return m.lines, slices.Clone(m.watches)
 }
 
 // useOutlierLocked brings an endpoint under other settings.

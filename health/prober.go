@@ -190,7 +190,7 @@ func (m *Monitor) ask(ctx context.Context, w *watch, p prober) answer {
 			w.stuck.Store(false)
 			done <- a
 		}()
-		defer w.line.closeOwn() // if the endpoint has left meanwhile
+		defer w.line.closeOwn(true) // if the endpoint has left meanwhile
 		a = p.ask(ctx, w.line).judged()
 	}()
 	select {
@@ -293,7 +293,6 @@ func (m *Monitor) hastenLocked(w *watch, c *Check, now time.Time) {
 
 // useCheckLocked brings an endpoint under another check.
 func (m *Monitor) useCheckLocked(w *watch, c *Check, now time.Time) {
-	w.notBefore = time.Time{} // it was said to somebody else
 	switch {
 	case c == nil:
 		m.stopProbingLocked(w)

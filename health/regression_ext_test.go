@@ -81,11 +81,31 @@ func TestProbes_HandshakeNeverEnds_H06(t *testing.T) {
 	}
 }
 
+// Given a dialer that heeds no context, then a connection that it brings when its probe is over is closed
+// at once, and no handshake begins.
+func TestProbes_DialIsTooLate_H06(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		network := mute(t, "a:443")
+		check := everySecond(health.HTTP{})
+		s.watch(health.Config{Check: &check, Target: "https://users", Transport: &http.Transport{
+			DialContext: func(ctx context.Context, protocol, address string) (net.Conn, error) {
+				time.Sleep(600 * time.Millisecond)
+				return network.DialContext(context.WithoutCancel(ctx), protocol, address)
+			},
+		}})
+		s.add("a:443")
+		for range 300 {
+			s.settle(100 * time.Millisecond)
+			require.Zero(t, network.OpenConns("a:443"))
+		}
+		assert.GreaterOrEqual(t, network.Dials("a:443"), 15)
+	})
+}
+
 // lossy dials connections whose bytes a firewall may drop, without a word, from some moment on.
 type lossy struct {
-	dial  func(ctx context.Context, network, address string) (net.Conn, error)
-	dials int
-	made  []*lossyConn
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	made []*lossyConn
 }
 
 func (l *lossy) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -387,7 +407,7 @@ func TestUse_OffForgets_P01(t *testing.T) {
 		assert.Zero(t, st.Probed)
 		assert.Zero(t, st.Took)
 		assert.Equal(t, health.Unknown, st.State)
-		assert.Equal(t, []string{"a:80 unhealthy", "a:80 unknown"}, s.journal.kinds())
+		require.Equal(t, []string{"a:80 unhealthy", "a:80 unknown"}, s.journal.kinds())
 		assert.NoError(t, s.journal.all()[1].Err)
 		assert.Zero(t, server.OpenConns())
 

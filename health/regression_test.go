@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -172,6 +173,32 @@ func TestSweep_NobodyWaits(t *testing.T) {
 	w.answers("b", 1, ok200)
 	w.fake.Advance(9 * second)
 	require.Equal(t, 2, w.fake.Pending(), "the return of a, and the next look, which the requests have made due")
+}
+
+// FalseAlarms is how likely it is that anybody is ejected by chance: the more priorities there are in which
+// somebody may be, the more it takes. What is bad enough in one priority alone is not in one of five.
+func TestSweep_FalseAlarmsAreOfAllPriorities(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		priorities int
+		failures   int
+		out        bool
+	}{{1, 10, false}, {1, 11, true}, {5, 11, false}, {5, 12, false}, {5, 15, true}} { // of 100, where the other has none
+		w := newWard(t, Config{Outlier: judged(Outlier{})})
+		for priority := range row.priorities {
+			for _, name := range []string{"a", "b"} {
+				name = fmt.Sprint(name, priority)
+				w.joinAs(name, discovery.Endpoint{Address: name + ":80", Priority: priority})
+				failures := 0
+				if name == "a0" {
+					failures = row.failures
+				}
+				w.some(name, 100, failures)
+			}
+		}
+		w.fake.Advance(10 * second)
+		assert.Equal(t, row.out, w.countOut() == 1, "%d failures, %d priorities: %s", row.failures, row.priorities, w.out())
+	}
 }
 
 // Given an ejection that was ended early, and another one since, then the end of the first is not that

@@ -64,7 +64,6 @@ func TestHalve(t *testing.T) {
 // Given latencies that are forgotten while a quantile of them is looked for, then it is none that was
 // never counted: least of all the longest there is, which would put off every hedge by five minutes.
 func TestQuantile_WhileTheyAreForgotten(t *testing.T) {
-	t.Parallel()
 	for name, forget := range map[string]func(*Histogram){"Clear": (*Histogram).Clear, "Halve": (*Histogram).Halve} {
 		for _, histograms := range []int{1, 2} {
 			t.Run(fmt.Sprint(name, " of ", histograms), func(t *testing.T) {
