@@ -185,35 +185,27 @@ const (
 // WithDefaults returns the configuration as it is applied, with every default filled
 // in. Behaviour fields are left as they are.
 func (c Config) WithDefaults() Config {
-	orElse(&c.ConsecutiveFailures, defaultConsecutive)
-	orElse(&c.FailureRate, defaultFailureRate)
+	field.Default(&c.ConsecutiveFailures, defaultConsecutive)
+	field.Default(&c.FailureRate, defaultFailureRate)
 	if c.SlowAfter > 0 {
-		orElse(&c.SlowRate, defaultSlowRate)
+		field.Default(&c.SlowRate, defaultSlowRate)
 	}
-	orElse(&c.MinCalls, defaultMinCalls)
+	field.Default(&c.MinCalls, defaultMinCalls)
 	if c.WindowCalls > 0 {
 		c.MinCalls = min(c.MinCalls, c.WindowCalls)
 	} else {
-		orElse(&c.Window, defaultWindow)
+		field.Default(&c.Window, defaultWindow)
 	}
-	orElse(&c.OpenFor, defaultOpenFor)
-	orElse(&c.MaxOpenFor, max(defaultMaxOpenFor, c.OpenFor))
-	orElse(&c.Jitter, defaultJitter)
-	orElse(&c.Probes, defaultProbes)
-	orElse(&c.ProbeSuccesses, c.Probes)
-	orElse(&c.ProbeFailures, 1)
-	orElse(&c.ProbeTimeout, defaultProbeTimeout)
-	orElse(&c.MaxKeys, defaultMaxKeys)
-	orElse(&c.IdleFor, defaultIdleFor)
+	field.Default(&c.OpenFor, defaultOpenFor)
+	field.Default(&c.MaxOpenFor, max(defaultMaxOpenFor, c.OpenFor))
+	field.Default(&c.Jitter, defaultJitter)
+	field.Default(&c.Probes, defaultProbes)
+	field.Default(&c.ProbeSuccesses, c.Probes)
+	field.Default(&c.ProbeFailures, 1)
+	field.Default(&c.ProbeTimeout, defaultProbeTimeout)
+	field.Default(&c.MaxKeys, defaultMaxKeys)
+	field.Default(&c.IdleFor, defaultIdleFor)
 	return c
-}
-
-// orElse gives a field that was left out its default.
-func orElse[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate returns nil, or all that is wrong with the configuration.
@@ -221,9 +213,9 @@ func (c Config) Validate() error {
 	var errs field.Errors
 	errs.Check(c.Mode <= MetricsOnly, "Mode", c.Mode, "is not a mode")
 	errs.Check(c.ConsecutiveFailures >= 0 || c.ConsecutiveFailures == Off, "ConsecutiveFailures", c.ConsecutiveFailures, "must not be negative, but for Off")
-	checkRate(&errs, "FailureRate", c.FailureRate, true)
-	checkRate(&errs, "SlowRate", c.SlowRate, false)
-	checkRate(&errs, "Jitter", c.Jitter, true)
+	errs.CheckPart("FailureRate", c.FailureRate, 1, true)
+	errs.CheckPart("SlowRate", c.SlowRate, 1, false)
+	errs.CheckPart("Jitter", c.Jitter, 1, true)
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -248,17 +240,6 @@ func (c Config) Validate() error {
 	errs.Check(c.WindowCalls <= 0 || c.MinCalls <= c.WindowCalls, "MinCalls", c.MinCalls, "must not be more than WindowCalls")
 	errs.Check(c.OpenFor < 0 || c.MaxOpenFor <= 0 || c.MaxOpenFor >= c.WithDefaults().OpenFor, "MaxOpenFor", c.MaxOpenFor, "must not be shorter than OpenFor")
 	return errs.Err()
-}
-
-// checkRate refuses what is no part of a whole; NaN is none.
-func checkRate(errs *field.Errors, name string, rate float64, canBeOff bool) {
-	switch {
-	case rate >= 0 && rate <= 1, canBeOff && rate == Off:
-	case canBeOff:
-		errs.Add(name, rate, "must be from 0 to 1, or Off")
-	default:
-		errs.Add(name, rate, "must be from 0 to 1")
-	}
 }
 
 func checkRange(errs *field.Errors, name string, n, most int) {

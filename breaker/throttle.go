@@ -73,13 +73,13 @@ const (
 // WithDefaults returns the configuration as it is applied, with every default filled
 // in. Behaviour fields are left as they are.
 func (c ThrottleConfig) WithDefaults() ThrottleConfig {
-	orElse(&c.K, defaultK)
-	orElse(&c.Window, defaultWindow)
-	orElse(&c.MaxReject, defaultMaxReject)
-	orElse(&c.MinRate, defaultMinRate)
-	orElse(&c.ProbeEvery, defaultProbeEvery)
-	orElse(&c.MaxKeys, defaultMaxKeys)
-	orElse(&c.IdleFor, defaultIdleFor)
+	field.Default(&c.K, defaultK)
+	field.Default(&c.Window, defaultWindow)
+	field.Default(&c.MaxReject, defaultMaxReject)
+	field.Default(&c.MinRate, defaultMinRate)
+	field.Default(&c.ProbeEvery, defaultProbeEvery)
+	field.Default(&c.MaxKeys, defaultMaxKeys)
+	field.Default(&c.IdleFor, defaultIdleFor)
 	return c
 }
 
@@ -88,7 +88,7 @@ func (c ThrottleConfig) Validate() error {
 	var errs field.Errors
 	errs.Check(c.K == 0 || (c.K >= 1 && c.K < 1e9), "K", c.K, "must be at least 1")
 	errs.Check(c.Window == 0 || c.Window >= minWindow, "Window", c.Window, "must be at least 10ms")
-	checkRate(&errs, "MaxReject", c.MaxReject, false)
+	errs.CheckPart("MaxReject", c.MaxReject, 1, false)
 	errs.Check((c.MinRate >= 0 && c.MinRate < 1e9) || c.MinRate == Off, "MinRate", c.MinRate, "must not be negative, but for Off")
 	errs.Check(c.ProbeEvery >= 0, "ProbeEvery", c.ProbeEvery, "must not be negative")
 	errs.Check(c.MaxKeys >= 0, "MaxKeys", c.MaxKeys, "must not be negative")

@@ -104,25 +104,17 @@ func (c Check) WithDefaults() Check {
 	case *HTTP:
 		c.Probe = p.clone()
 	}
-	or(&c.Interval, defaultInterval)
-	or(&c.Timeout, min(defaultTimeout, c.Interval))
-	or(&c.Rise, defaultRise)
-	or(&c.Fall, defaultFall)
-	or(&c.FastInterval, max(min(c.Interval/5, longestFastInterval), minInterval))
-	or(&c.DownInterval, min(defaultDownInterval, c.Interval))
-	or(&c.MaxDownInterval, max(min(4*c.Interval, maxInterval), c.DownInterval))
-	or(&c.IdleInterval, defaultIdleInterval)
-	or(&c.Jitter, defaultProbeJitter)
-	or(&c.MaxConcurrent, defaultMaxConcurrent)
+	field.Default(&c.Interval, defaultInterval)
+	field.Default(&c.Timeout, min(defaultTimeout, c.Interval))
+	field.Default(&c.Rise, defaultRise)
+	field.Default(&c.Fall, defaultFall)
+	field.Default(&c.FastInterval, max(min(c.Interval/5, longestFastInterval), minInterval))
+	field.Default(&c.DownInterval, min(defaultDownInterval, c.Interval))
+	field.Default(&c.MaxDownInterval, max(min(4*c.Interval, maxInterval), c.DownInterval))
+	field.Default(&c.IdleInterval, defaultIdleInterval)
+	field.Default(&c.Jitter, defaultProbeJitter)
+	field.Default(&c.MaxConcurrent, defaultMaxConcurrent)
 	return c
-}
-
-// or replaces a zero by the default.
-func or[T comparable](value *T, byDefault T) {
-	var zero T
-	if *value == zero {
-		*value = byDefault
-	}
 }
 
 // Validate returns nil, or all that is wrong with the check.

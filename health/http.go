@@ -78,8 +78,8 @@ func (p HTTP) clone() HTTP {
 }
 
 func (p HTTP) withDefaults() HTTP {
-	or(&p.Method, http.MethodGet)
-	or(&p.Path, "/health")
+	field.Default(&p.Method, http.MethodGet)
+	field.Default(&p.Path, "/health")
 	if len(p.Statuses) == 0 {
 		p.Statuses = []Statuses{{200, 299}}
 	}

@@ -128,31 +128,31 @@ const (
 
 // WithDefaults returns the settings as they are applied.
 func (o Outlier) WithDefaults() Outlier {
-	or(&o.Enforce, 1)
-	or(&o.ConsecutiveFailures, defaultConsecutive)
-	or(&o.GatewayFailures, Off)
-	or(&o.LocalFailures, defaultConsecutive)
-	or(&o.Deviation, defaultDeviation)
-	or(&o.FalseAlarms, defaultFalseAlarms)
-	or(&o.SlowerByTime, defaultSlowerByTime)
-	or(&o.Interval, defaultSweep)
-	or(&o.EjectFor, defaultEjectFor)
-	or(&o.MaxEjectFor, max(defaultMaxEjectFor, o.EjectFor))
-	or(&o.Jitter, defaultEjectJitter)
-	or(&o.MaxEjected, defaultMaxEjected)
+	field.Default(&o.Enforce, 1)
+	field.Default(&o.ConsecutiveFailures, defaultConsecutive)
+	field.Default(&o.GatewayFailures, Off)
+	field.Default(&o.LocalFailures, defaultConsecutive)
+	field.Default(&o.Deviation, defaultDeviation)
+	field.Default(&o.FalseAlarms, defaultFalseAlarms)
+	field.Default(&o.SlowerByTime, defaultSlowerByTime)
+	field.Default(&o.Interval, defaultSweep)
+	field.Default(&o.EjectFor, defaultEjectFor)
+	field.Default(&o.MaxEjectFor, max(defaultMaxEjectFor, o.EjectFor))
+	field.Default(&o.Jitter, defaultEjectJitter)
+	field.Default(&o.MaxEjected, defaultMaxEjected)
 	return o
 }
 
 // Validate returns nil, or all that is wrong with the settings.
 func (o Outlier) Validate() error {
 	var errs field.Errors
-	checkPart(&errs, "Enforce", o.Enforce, 1, false)
+	errs.CheckPart("Enforce", o.Enforce, 1, false)
 	checkRow(&errs, "ConsecutiveFailures", o.ConsecutiveFailures)
 	checkRow(&errs, "GatewayFailures", o.GatewayFailures)
 	checkRow(&errs, "LocalFailures", o.LocalFailures)
-	checkPart(&errs, "FailureRate", o.FailureRate, 1, false)
+	errs.CheckPart("FailureRate", o.FailureRate, 1, false)
 	errs.Check(o.Deviation == Off || (o.Deviation >= 0 && o.Deviation < 1), "Deviation", o.Deviation, "must be from 0 to below 1, or Off")
-	checkPart(&errs, "FalseAlarms", o.FalseAlarms, 0.5, false)
+	errs.CheckPart("FalseAlarms", o.FalseAlarms, 0.5, false)
 	errs.Check(o.SlowerBy == 0 || (o.SlowerBy > 1 && !math.IsInf(o.SlowerBy, 1)), "SlowerBy", o.SlowerBy, "must be a number above 1, or 0")
 	errs.Check(o.SlowerByTime >= 0, "SlowerByTime", o.SlowerByTime, "must not be negative")
 	errs.Check(o.Interval == 0 || (o.Interval >= minSweep && o.Interval <= maxInterval), "Interval", o.Interval,
@@ -160,20 +160,9 @@ func (o Outlier) Validate() error {
 	checkInterval(&errs, "EjectFor", o.EjectFor)
 	checkInterval(&errs, "MaxEjectFor", o.MaxEjectFor)
 	errs.Check(o.MaxEjectFor <= 0 || o.MaxEjectFor >= o.WithDefaults().EjectFor, "MaxEjectFor", o.MaxEjectFor, "must not be shorter than EjectFor")
-	checkPart(&errs, "Jitter", o.Jitter, 1, true)
-	checkPart(&errs, "MaxEjected", o.MaxEjected, 1, false)
+	errs.CheckPart("Jitter", o.Jitter, 1, true)
+	errs.CheckPart("MaxEjected", o.MaxEjected, 1, false)
 	return errs.Err()
-}
-
-// checkPart refuses what is no part of a whole; NaN is none.
-func checkPart(errs *field.Errors, name string, part, most float64, canBeOff bool) {
-	switch {
-	case part >= 0 && part <= most, canBeOff && part == Off:
-	case canBeOff:
-		errs.Add(name, part, fmt.Sprintf("must be from 0 to %g, or Off", most))
-	default:
-		errs.Add(name, part, fmt.Sprintf("must be from 0 to %g", most))
-	}
 }
 
 func checkRow(errs *field.Errors, name string, n int) {

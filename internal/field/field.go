@@ -39,6 +39,18 @@ func (e *Errors) Check(ok bool, name string, value any, problem string) {
 	}
 }
 
+// CheckPart notes a problem unless the value is a part of a whole: from 0 to most, or Off (-1) where
+// that is allowed. NaN is none.
+func (e *Errors) CheckPart(name string, part, most float64, canBeOff bool) {
+	switch {
+	case part >= 0 && part <= most, canBeOff && part == -1:
+	case canBeOff:
+		e.Add(name, part, fmt.Sprintf("must be from 0 to %g, or Off", most))
+	default:
+		e.Add(name, part, fmt.Sprintf("must be from 0 to %g", most))
+	}
+}
+
 // Of takes over the field errors that err holds, without the name of the enclosing field.
 func (e *Errors) Of(name string, err error) {
 	var part Errors
@@ -76,4 +88,12 @@ func join(outer, inner string) string {
 		return outer + inner
 	}
 	return outer + "." + inner
+}
+
+// Default replaces a value that was left out by its default.
+func Default[T comparable](value *T, byDefault T) {
+	var zero T
+	if *value == zero {
+		*value = byDefault
+	}
 }
