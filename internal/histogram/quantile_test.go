@@ -3,8 +3,8 @@ package histogram
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
