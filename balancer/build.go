@@ -131,7 +131,8 @@ func (b *builder) cluster(members []*member, route string) *cluster {
 		p := &plans[i]
 		p.tierLoad = loads[i]
 		b.panics = b.panics || (p.inPanic && route == "")
-		c.healthy = c.healthy || (p.available > 0 && b.forgiven == 0)
+		c.served = c.served || p.available > 0
+		c.healthy = c.served && b.forgiven == 0
 		t, parts := b.tier(p, route)
 		if len(t.groups) == 0 {
 			continue

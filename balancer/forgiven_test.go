@@ -279,6 +279,28 @@ func TestForgiven_RoutesFallBack_H03_B09(t *testing.T) {
 	}
 }
 
+// Given a route whose endpoints are all new or about to leave, and others that cannot serve at all,
+// then its own do, whatever the fallback.
+func TestForgiven_RoutesWithoutAnythingElse_H03_B09(t *testing.T) {
+	fleet := versioned(map[string]int{"canary": 2, "stable": 1})
+	for _, reason := range forgivable {
+		for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {
+			for _, away := range []node.Reasons{node.Draining, node.Unhealthy} {
+				for _, reject := range []bool{false, true} {
+					t.Run(fmt.Sprint(reason, fallback, away, reject), func(t *testing.T) {
+						route := with(byVersion, func(r *Route) { r.Fallback, r.Default = fallback, "stable" })
+						rules := Rules{Routes: []Route{route}, Panic: Panic{Reject: reject}}
+						p := marked(t, Config{Algorithm: RoundRobin{}, Rules: rules}, fleet, reason, reason, away)
+						got, err := ask(p, 60, "X-Version", "canary")
+						require.NoError(t, err)
+						assert.Equal(t, evenly(60, "canary-0", "canary-1"), got)
+					})
+				}
+			}
+		}
+	}
+}
+
 // Given a route of which one endpoint is left, then the calls go there and not to the one that leaves,
 // nor to those of other routes.
 func TestForgiven_RouteWithOneLeft_B09(t *testing.T) {

@@ -259,6 +259,9 @@ func (p *Pool) Close() {
 	<-p.stopped
 	p.changes.Close()
 	for _, m := range members {
+		m.node.Set(node.Draining, node.Draining) // all at once: that some leave says nothing of the others
+	}
+	for _, m := range members {
 		stopTimers(m.node)
 		m.node.Remove()
 	}

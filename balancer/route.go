@@ -59,14 +59,18 @@ func (r *routing) lead(req *http.Request, anyEndpoint *cluster) (c *cluster, app
 	if c != nil && (c.healthy || r.Fallback == FallbackFail) {
 		return c, true
 	}
+	other := anyEndpoint
 	switch r.Fallback {
 	case FallbackDefault:
-		return r.values[r.Default], true
+		other = r.values[r.Default]
 	case FallbackFail:
 		return nil, true
 	case FallbackAny:
 	}
-	return anyEndpoint, true
+	if c != nil && c.served && c.cause == nil && (other == nil || other.cause != nil || !other.served) {
+		return c, true // they would rather leave, or are new: better than nobody
+	}
+	return other, true
 }
 
 // refused says that no endpoint has the value that the request asks for.

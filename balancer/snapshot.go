@@ -33,6 +33,7 @@ type cluster struct {
 	gates  []node.Gate // of those that are to blame, if breakers are
 
 	healthy  bool         // some endpoint is available
+	served   bool         // so, or is forgiven
 	forgiven node.Reasons // that are none, because nobody is available otherwise
 }
 

@@ -102,7 +102,17 @@ func (c Check) WithDefaults() Check {
 	case HTTP:
 		c.Probe = p.clone()
 	case *HTTP:
-		c.Probe = p.clone()
+		if p != nil { // else it is not valid
+			c.Probe = p.clone()
+		}
+	case *TCP:
+		if p != nil {
+			c.Probe = *p
+		}
+	case *GRPC:
+		if p != nil {
+			c.Probe = *p
+		}
 	}
 	field.Default(&c.Interval, defaultInterval)
 	field.Default(&c.Timeout, min(defaultTimeout, c.Interval))

@@ -32,7 +32,7 @@ func (c *census) room(endpoints int, weight, most float64) bool {
 
 // back counts an endpoint that is ejected no longer.
 func (c *census) back(weight float64) {
-	c.out--
+	c.out = max(c.out-1, 0) // one that was forced open may not have been counted
 	if c.outWeight -= weight; c.out == 0 {
 		c.outWeight = 0 // no sum of rounding errors
 	}
@@ -83,6 +83,7 @@ func (m *Monitor) ejectLocked(w *watch, cause Cause) {
 	if !m.census.room(1, weight, o.MaxEjected) {
 		return
 	}
+	m.ejected++
 	m.census.out++
 	m.census.outWeight += weight
 	w.level = min(w.level+1, o.longest())
@@ -117,6 +118,7 @@ func (m *Monitor) returnLocked(w *watch, now time.Time) {
 		return
 	}
 	w.back.Stop()
+	m.ejected--
 	if !w.leaving() {
 		m.census.back(w.weightNow())
 	}
@@ -163,7 +165,7 @@ func (m *Monitor) trimLocked() {
 // trimSoonLocked does so in a moment, once for all that has changed meanwhile.
 func (m *Monitor) trimSoonLocked() {
 	m.census.stale = true
-	if m.census.out > 0 && m.trimming == nil && !m.closed {
+	if m.ejected > 0 && m.trimming == nil && !m.closed {
 		m.trimming = m.clock.AfterFunc(0, m.trim)
 	}
 }

@@ -123,6 +123,7 @@ type Monitor struct {
 	queue       []*watch // whose probes are due
 	dispatching bool
 	healthy     int // how many probes have found so
+	ejected     int // how many are, those that leave included
 	census      census
 	sweeping    clock.Timer   // nil if there is no traffic
 	sweeps      int           // how many times it was set
@@ -185,18 +186,19 @@ func (m *Monitor) Settle() (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.census.stale = true
-	if m.closed || m.census.out == 0 {
+	if m.closed {
 		return false
 	}
-	m.trimLocked()
-	if len(m.changed) == 0 {
-		return false
+	if before := m.ejected; before > 0 {
+		m.trimLocked()
+		if m.ejected < before && m.telling == nil {
+			m.telling = m.clock.AfterFunc(0, m.tell) // not under the balancer's lock
+		}
 	}
+	m.releaseLocked()
+	changed = len(m.changed) > 0
 	m.changed = nil // the balancer looks for itself, at all of them
-	if m.telling == nil {
-		m.telling = m.clock.AfterFunc(0, m.tell) // not under the balancer's lock
-	}
-	return true
+	return changed
 }
 
 // tell tells events that were not told.
@@ -251,6 +253,9 @@ func (m *Monitor) leave(w *watch) bool {
 	}
 	if w.state == Healthy {
 		m.healthy--
+	}
+	if w.cause != "" {
+		m.ejected--
 	}
 	last := m.watches[len(m.watches)-1]
 	m.watches[w.place], last.place = last, w.place
@@ -342,6 +347,9 @@ func (m *Monitor) use(set *settings) (*lines, []*watch) {
 	for _, w := range m.watches {
 		if others {
 			w.notBefore = time.Time{} // that was said to the probes before
+			if w.cancel != nil {
+				w.cancel() // what it finds is no answer to the new question
+			}
 		} else if set.check != nil && w.notBefore.After(now.Add(set.check.MaxDownInterval)) {
 			w.notBefore = now.Add(set.check.MaxDownInterval)
 		}

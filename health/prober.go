@@ -31,6 +31,22 @@ func (m *Monitor) holdLocked(w *watch, c *Check) {
 	}
 }
 
+// releaseLocked lets traffic come to all that are held back, if nobody is left who could serve
+// meanwhile: the first to be healthy would get everything.
+func (m *Monitor) releaseLocked() {
+	if set := m.settings.Load(); set.check == nil || set.check.HoldNew == 0 {
+		return
+	}
+	for _, w := range m.watches {
+		if w.state == Healthy && w.cause == "" && !w.leaving() {
+			return
+		}
+	}
+	for _, w := range m.watches {
+		m.setLocked(w, node.Pending, 0)
+	}
+}
+
 // release lets traffic come to an endpoint of which nothing is known, because it was held back for
 // long enough.
 func (m *Monitor) release(w *watch) {

@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -261,4 +262,82 @@ func TestSettle_RoomByPresentWeights_B10(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Given ejected endpoints that drained, so that nobody counted as ejected, when they stay after all and
+// the others drain, then the cap holds for them.
+func TestSettle_WhoStaysAfterAllCounts_B10(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		l := s.ejected("a b c d", "a b")
+		l.push("a- b- c d")
+		l.push("a b c- d-")
+		assert.Len(t, strings.Fields(l.out()), 1)
+		assert.False(t, l.pool.Status().Panic)
+		assert.Equal(t, []string{"a:80 return"}, s.journal.kinds())
+	})
+}
+
+// Given an ejection that is only reported, when an update ends it, then that is told.
+func TestSettle_EndsOfShadowsAreTold_B10(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		l := &lineUp{}
+		s.watch(health.Config{Outlier: health.Outlier{Deviation: health.Off, Jitter: health.Off, Shadow: true, EjectFor: time.Minute}})
+		l.traffic = s.balance(balancer.Config{})
+		l.push("a b")
+		l.fail("a", 5)
+		l.push("a")
+		s.settle(0)
+		assert.Equal(t, []string{"a:80 eject", "a:80 return"}, s.journal.kinds())
+	})
+}
+
+// Given a new set in place of the old one, then nobody is held back: the first of them that is known to
+// be healthy would get everything.
+func TestSettle_NobodyIsHeldAfterAReplacement_H03(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		names := []string{"a:80", "b:80", "c:80", "d:80"}
+		for _, e := range names {
+			s.network.Serve(e, nil)
+		}
+		a := &asked{}
+		s.check(health.Check{Probe: a.probe(), Interval: 10 * time.Second, HoldNew: time.Minute})
+		traffic := s.balance(balancer.Config{}, names[0])
+		s.settle(20 * time.Second)
+		traffic.say(names[1:]...)
+		s.settle(0)
+		for range 12 {
+			assert.Equal(t, map[string]int{"b:80": 4, "c:80": 4, "d:80": 4}, traffic.share(12))
+			s.settle(time.Second)
+		}
+	})
+}
+
+// Given a pool that is closed, then nobody returns because of it.
+func TestSettle_ClosedPool_B10(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		l := s.ejected("a b c d e f", "a b c")
+		l.pool.Close()
+		s.settle(time.Second)
+		assert.Empty(t, s.journal.kinds())
+	})
+}
+
+// Given another probe while one is under way, then what that finds does not count.
+func TestUse_ProbesOfBefore_P01(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		begun := make(chan struct{}, 1)
+		s.check(health.Check{Interval: 10 * time.Second, Timeout: 10 * time.Second, Probe: health.Func(func(context.Context, discovery.Endpoint) error {
+			begun <- struct{}{}
+			time.Sleep(5 * time.Second)
+			return health.ErrDown
+		})})
+		s.add("a:80")
+		<-begun
+		s.use(&health.Check{Interval: 10 * time.Second, Probe: health.Func(func(context.Context, discovery.Endpoint) error { return nil })})
+		s.settle(5 * time.Second)
+		assert.NotEqual(t, health.Unhealthy, s.status("a:80").State)
+		s.settle(20 * time.Second)
+		assert.Equal(t, health.Healthy, s.status("a:80").State)
+		assert.Equal(t, []string{"a:80 healthy"}, s.journal.kinds())
+	})
 }

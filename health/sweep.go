@@ -42,6 +42,10 @@ func rankOf(e *discovery.Endpoint) rank {
 func (m *Monitor) sweep() {
 	m.mu.Lock()
 	defer m.unlock()
+	m.sweepLocked()
+}
+
+func (m *Monitor) sweepLocked() {
 	m.sweeping = nil
 	if m.closed {
 		return
@@ -77,10 +81,9 @@ func (m *Monitor) sweepAfterLocked(d time.Duration) {
 	which := m.sweeps
 	m.sweeping = m.clock.AfterFunc(d, func() {
 		m.mu.Lock()
-		due := which == m.sweeps // else it was too late to stop it
-		m.mu.Unlock()
-		if due {
-			m.sweep()
+		defer m.unlock()
+		if which == m.sweeps { // else it was too late to stop it
+			m.sweepLocked()
 		}
 	})
 }
