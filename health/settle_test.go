@@ -312,16 +312,6 @@ func TestSettle_NobodyIsHeldAfterAReplacement_H03(t *testing.T) {
 	})
 }
 
-// Given a pool that is closed, then nobody returns because of it.
-func TestSettle_ClosedPool_B10(t *testing.T) {
-	inScene(t, func(t *testing.T, s *scene) {
-		l := s.ejected("a b c d e f", "a b c")
-		l.pool.Close()
-		s.settle(time.Second)
-		assert.Empty(t, s.journal.kinds())
-	})
-}
-
 // Given another probe while one is under way, then what that finds does not count.
 func TestUse_ProbesOfBefore_P01(t *testing.T) {
 	inScene(t, func(t *testing.T, s *scene) {
