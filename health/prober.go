@@ -177,7 +177,7 @@ func (m *Monitor) setCancel(w *watch, cancel context.CancelFunc) bool {
 func (m *Monitor) probe(ctx context.Context, w *watch, set *settings) {
 	began := m.now()
 	var a answer
-	if ctx.Err() == nil { // else it has waited for its turn for too long
+	if m.wants(ctx) { // else it has waited for its turn for too long
 		timed, deadline := wait.NewDeadline(ctx, m.clock, set.check.Timeout, errTimeout)
 		a = m.ask(timed, w, set.prober)
 		if deadline.Passed() {
@@ -186,6 +186,13 @@ func (m *Monitor) probe(ctx context.Context, w *watch, set *settings) {
 		deadline.End()
 	}
 	m.take(w, a, began, ctx.Err() != nil)
+}
+
+// wants reports whether a probe is still to begin. Under the lock, nobody is about to end it.
+func (m *Monitor) wants(ctx context.Context) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.closed && ctx.Err() == nil
 }
 
 // ask asks an endpoint. What the user has written is not relied on to return in time.
