@@ -487,10 +487,6 @@ func TestProbes_DoNotEndEjections_H04(t *testing.T) {
 	}
 }
 
-// zero is a source of randomness by which everything comes as early as it can.
-type zero struct{}
-
-func (zero) Uint64() uint64 { return 0 }
 
 // The same with probes that take place.
 func TestProbes_ReturnOnRise_H04(t *testing.T) {
