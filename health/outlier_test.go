@@ -487,7 +487,6 @@ func TestProbes_DoNotEndEjections_H04(t *testing.T) {
 	}
 }
 
-
 // The same with probes that take place.
 func TestProbes_ReturnOnRise_H04(t *testing.T) {
 	for _, row := range []struct {
