@@ -37,8 +37,8 @@ type Config struct {
 	HealthCheck *health.Check
 	// Outlier says which endpoints are ejected because of what they answer. Where there are
 	// circuit breakers which count failures in a row, the zero values of its
-	// ConsecutiveFailures and LocalFailures are off, and stay zero here. health.Outlier{Disabled: true} switches all
-	// of it off.
+	// ConsecutiveFailures and LocalFailures are off, and stay zero here.
+	// health.Outlier{Disabled: true} switches all of it off.
 	Outlier health.Outlier
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
 	// Rand, Classifier, Hooks) are set by the transport.

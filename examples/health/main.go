@@ -107,6 +107,13 @@ func serve(ctx context.Context, name, address string, users *evenkeel.Transport,
 }
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "health:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	seconds := flag.Int("seconds", 0, "how long to run before the servers end, 0 for until a signal comes")
 	drainFor := flag.Duration("drain", 3*time.Second, "how long to serve after readiness is DOWN; the library's default is 15s")
 	plain := flag.String("http", "127.0.0.1:8081", "`address` of the server with net/http's router")
@@ -121,8 +128,7 @@ func main() {
 	users, err := evenkeel.New("http://users.internal", evenkeel.WithResolver(discovery.Static{"127.0.0.1:1"}),
 		evenkeel.WithHealthCheck(health.Check{Probe: health.TCP{}, Interval: 100 * time.Millisecond}))
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "health:", err)
-		os.Exit(1)
+		return err
 	}
 	defer users.Close()
 	var errs [2]error
@@ -130,8 +136,5 @@ func main() {
 	both.Go(func() { defer stop(); errs[0] = serve(ctx, "net/http", *plain, users, *drainFor, withServeMux) })
 	both.Go(func() { defer stop(); errs[1] = serve(ctx, "chi", *withchi, users, *drainFor, withChi) })
 	both.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		fmt.Fprintln(os.Stderr, "health:", err)
-		os.Exit(1) //nolint:gocritic // the end of the program closes the transport, too
-	}
+	return errors.Join(errs[:]...)
 }
