@@ -1,0 +1,49 @@
+package session
+
+import (
+	"fmt"
+	"time"
+)
+
+// Event is something out of the ordinary that happened to a session.
+type Event struct {
+	// Time is when.
+	Time time.Time
+	// Kind is what.
+	Kind EventKind
+	// From and To are identities of endpoints: where a session that has moved was, empty if
+	// that is not known, and where it is now. Of a session that was refused in strict mode,
+	// From is where it belongs.
+	From, To string
+	// Cause says why, in a few words: "removed", "open", "ejected", "attempt failed" and the
+	// like for [Moved], "expired" and the like for [Rejected].
+	Cause string
+	// Err is what the store failed with.
+	Err error
+}
+
+// EventKind is the kind of an [Event].
+type EventKind uint8
+
+// The kinds of events.
+const (
+	// Moved: a session was served by another endpoint than the one it was pinned to, and
+	// belongs there from now on.
+	Moved EventKind = iota
+	// Rejected: a request had a cookie that is not valid, which was ignored.
+	Rejected
+	// StoreFailed: the store could not be asked, and calls go on without it. It is told once,
+	// and not again before the store has answered.
+	StoreFailed
+	// StoreRecovered: the store answers again.
+	StoreRecovered
+)
+
+// String names the kind.
+func (k EventKind) String() string {
+	names := [...]string{"moved", "rejected", "store failed", "store recovered"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
