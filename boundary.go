@@ -18,6 +18,9 @@ type boundary struct {
 // RoundTrip implements [http.RoundTripper].
 func (b *boundary) RoundTrip(req *http.Request) (*http.Response, error) {
 	record := call.New(req, b.stack.calls)
+	if to := b.transport.address; to != nil {
+		record.Address(to.Scheme, to.Host)
+	}
 	limit := b.stack.config.timeout()
 	if limit > 0 {
 		record.Bound(limit, call.NewTimeout(fmt.Sprintf("evenkeel: no response within the call's time limit of %v", limit)))

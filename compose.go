@@ -35,6 +35,9 @@ func (t *Transport) compose(c Config, retrier *retry.Retrier, g guards) *stack {
 	if g.target != nil {
 		s.top = g.target.Transport(s.top)
 	}
+	if c.Session != nil {
+		s.top = t.sessions.Transport(s.top)
+	}
 	s.top = &boundary{transport: t, stack: s, next: s.top} // record of the call, whole-call timeout, typed error
 	if t.settings.fallback != nil {
 		s.top = &fallback{answer: t.settings.fallback, transport: t, next: s.top}

@@ -8,6 +8,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/retry"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // Config is the policy of a target as data: what can be printed, compared,
@@ -40,6 +41,8 @@ type Config struct {
 	// ConsecutiveFailures and LocalFailures are off, and stay zero here.
 	// health.Outlier{Disabled: true} switches all of it off.
 	Outlier health.Outlier
+	// Session, if set, keeps each caller at one endpoint.
+	Session *session.Policy
 	// Retry says which attempts are repeated. Its behaviour fields (Clock,
 	// Rand, Classifier, Hooks) are set by the transport.
 	Retry retry.Policy
@@ -68,6 +71,10 @@ func (c Config) withDefaults() Config {
 	if c.HealthCheck != nil {
 		h := c.HealthCheck.WithDefaults()
 		c.HealthCheck = &h
+	}
+	if c.Session != nil {
+		s := c.Session.WithDefaults()
+		c.Session = &s
 	}
 	users := c.Outlier
 	if c.Outlier = c.Outlier.WithDefaults(); c.breakersCountRows() { // what zero means depends on them: see outlier
@@ -125,6 +132,9 @@ func (c Config) Validate() error {
 		errs.Under("HealthCheck", c.HealthCheck.Validate())
 	}
 	errs.Under("Outlier", c.Outlier.Validate())
+	if c.Session != nil {
+		errs.Under("Session", c.Session.Validate())
+	}
 	errs.Under("Retry", c.Retry.Validate())
 	errs.Check(c.Timeout >= 0, "Timeout", c.Timeout, "must not be negative")
 	return errs.Err()

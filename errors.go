@@ -2,6 +2,7 @@ package evenkeel
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/evenkeel-go/evenkeel/balancer"
@@ -10,7 +11,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/retry"
 )
 
-// Error is the one error that a [Transport] returns, whatever went wrong. It
+// Error is the one error that a [Transport] or a [Services] returns, whatever went wrong. It
 // means that there is no response: one that was obtained is returned with a nil
 // error, whatever its status.
 type Error struct {
@@ -58,6 +59,31 @@ var (
 	// port than the target's. See [WithOtherHosts].
 	ErrWrongTarget = errors.New("evenkeel: the request is for another host than the target")
 )
+
+// ErrUnknownService means that a [Services] has no service of that name. See [UnknownServiceError].
+var ErrUnknownService = errors.New("evenkeel: unknown service")
+
+// UnknownServiceError says that a [Services] has no transport for a name. Within an [*Error] its reason is
+// [outcome.WrongTarget].
+type UnknownServiceError struct {
+	// Name is what was asked for: a name, or a host with a port.
+	Name string
+	// Err is [ErrUnknownService] if nobody knows the name, else why it could not be found out, or
+	// why what was found is no service: the error of [ServicesConfig.Find], or what [New] would return.
+	Err error
+}
+
+// Error implements error.
+func (e *UnknownServiceError) Error() string {
+	text := fmt.Sprintf("evenkeel: unknown service %q", e.Name)
+	if e.Err != ErrUnknownService { //nolint:errorlint // another error that holds it says more
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+// Unwrap returns why the service is not known.
+func (e *UnknownServiceError) Unwrap() error { return e.Err }
 
 // FieldError is one problem with one field of a configuration or a request. What
 // [New] and [Transport.Update] return joins one for each problem.

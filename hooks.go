@@ -10,6 +10,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/call"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // Hooks observe a [Transport]. Each may be nil and then costs nothing. Those of
@@ -37,6 +38,9 @@ type Hooks struct {
 	// Health is told when probes find an endpoint healthy or not, and when one is ejected and
 	// returns, in order. Calls do not overlap; they come from probes, timers and calls.
 	Health func(health.Change)
+	// Session is told when sessions move to another endpoint, and what else is out of the
+	// ordinary with them. The goroutine of the call that it happens to calls it.
+	Session func(session.Event)
 	// Discovery is told what the resolver finds, and what it fails to.
 	Discovery func(discovery.Event)
 }

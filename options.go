@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // Option sets one part of a [Transport]. Given twice, the later one counts,
@@ -84,6 +85,11 @@ func WithHealthCheck(c health.Check) Option {
 // WithOutlierDetection says which endpoints are ejected because of what they answer.
 func WithOutlierDetection(o health.Outlier) Option {
 	return option(func(s *settings) { s.config.Outlier = o })
+}
+
+// WithSession keeps each caller at one endpoint as long as that can take its requests.
+func WithSession(p session.Policy) Option {
+	return option(func(s *settings) { s.config.Session = &p })
 }
 
 // WithRetry says which attempts are repeated, and how.

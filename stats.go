@@ -6,6 +6,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/health"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // Stats is what a [Transport] has counted and what it knows at one moment.
@@ -26,6 +27,8 @@ type Stats struct {
 	Pool balancer.Status
 	// Health is what probes and answers say of the endpoints.
 	Health []health.Status
+	// Session is what was counted of sessions.
+	Session session.Status
 	// Breakers are the circuit breakers of the endpoints, by address.
 	Breakers []breaker.Status
 	// TargetBreaker is the breaker of the target, nil if there is none.
@@ -46,6 +49,7 @@ func (t *Transport) Stats() Stats {
 		QuotaTokens: stack.retrier.Tokens(),
 		Pool:        t.pool.Status(),
 		Health:      t.monitor.Status(),
+		Session:     t.sessions.Status(),
 		Breakers:    stack.guards.endpoints.Status(),
 	}
 	if b := stack.guards.target; b != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // Transport is the [http.RoundTripper] of one target: a logical service with any
@@ -23,9 +25,11 @@ import (
 // close it when it is no longer needed. It is safe for concurrent use.
 type Transport struct {
 	target   target
+	address  *url.URL // where calls go that are written otherwise, set by Services; nil if there are none
 	settings settings
 	pool     *balancer.Pool
 	monitor  *health.Monitor
+	sessions *session.Keeper
 	stack    atomic.Pointer[stack]
 	counters counters
 
@@ -61,8 +65,12 @@ func New(targetURL string, options ...Option) (*Transport, error) {
 	if t.monitor, err = health.NewMonitor(s.healthConfig(s.config)); err != nil {
 		return nil, err
 	}
+	if t.sessions, err = session.NewKeeper(s.sessionConfig(s.config, target.String())); err != nil {
+		return nil, err
+	}
 	pool := s.poolConfig(target)
 	pool.Breakers, pool.Health, pool.OnChange = g.endpoints, t.monitor, s.relays.endpoints.hook()
+	pool.Sessions = t.sessions
 	if t.pool, err = balancer.NewPool(pool); err != nil {
 		return nil, err
 	}
@@ -76,6 +84,9 @@ func (s *settings) check(targetURL string) (target, error) {
 	t, err := parseTarget(targetURL)
 	errs.Under("", err)
 	errs.Under("", s.config.Validate())
+	if err == nil && s.config.HealthCheck != nil { // probes ask more of the target than calls do
+		errs.Under("", health.Config{Check: &health.Check{}, Target: originOf(targetURL)}.Validate())
+	}
 	pool := s.poolConfig(t)
 	pool.Algorithm, pool.Rules = nil, balancer.Rules{} // the policy's: checked with it
 	if err != nil && s.pool.Resolver == nil {
@@ -91,7 +102,7 @@ func (s *settings) poolConfig(t target) balancer.Config {
 	if c.Resolver == nil {
 		c.Resolver = t.resolver()
 	}
-	c.Algorithm, c.Rules = s.config.Balancer, s.config.Rules
+	c.Algorithm, c.Rules = s.config.algorithm(), s.config.Rules
 	c.Clock, c.Rand = s.clock, s.rand
 	c.OnDiscovery = s.hooks.Discovery
 	return c
@@ -110,6 +121,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return t.refuse(req, outcome.WrongTarget, ErrWrongTarget)
 	}
+	return t.call(req)
+}
+
+// serve is RoundTrip for a request that [Services] has found to be for this target, in whatever
+// form it is written.
+func (t *Transport) serve(req *http.Request) (*http.Response, error) {
+	if err := call.Check(req, logical); err != nil {
+		return t.refuse(req, outcome.Invalid, err)
+	}
+	return t.call(req)
+}
+
+// call makes a call with a request that can be sent.
+func (t *Transport) call(req *http.Request) (*http.Response, error) {
 	if !t.begin() {
 		return t.refuse(req, outcome.Closed, ErrClosed)
 	}
@@ -173,8 +198,8 @@ func (t *Transport) Update(c Config) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(c.Balancer, old.config.Balancer) || !reflect.DeepEqual(c.Rules, old.config.Rules) {
-		if err := t.pool.Use(c.Balancer, c.Rules); err != nil {
+	if !reflect.DeepEqual(c.algorithm(), old.config.algorithm()) || !reflect.DeepEqual(c.Rules, old.config.Rules) {
+		if err := t.pool.Use(c.algorithm(), c.Rules); err != nil {
 			return err
 		}
 	}
@@ -183,6 +208,9 @@ func (t *Transport) Update(c Config) error {
 		return err
 	}
 	if err := t.monitor.Use(t.settings.healthConfig(c)); err != nil {
+		return err
+	}
+	if err := t.sessions.Use(c.Session); err != nil {
 		return err
 	}
 	t.stack.Store(t.compose(c, retrier, g))

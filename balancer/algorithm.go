@@ -60,6 +60,7 @@ type Group struct {
 	Now time.Time
 
 	limited bool // Rules.MaxInFlight is set
+	pins    bool // attempts have pins
 }
 
 // A Keyer is a [Builder] whose pickers choose by a key that they find in the
@@ -107,6 +108,9 @@ type Info struct {
 	Tried []uint64
 	// Request is the request to be sent, or nil where there is none.
 	Request *http.Request
+	// Pin is the endpoint where the attempt belongs, or nil. The pool sees to it:
+	// algorithms need not.
+	Pin *Pin
 }
 
 // An estimator is a [Picker] that can tell what a pick will cost. With one, the

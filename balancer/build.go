@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/node"
@@ -26,6 +27,8 @@ type member struct {
 	index int    // its place in the pool's list
 	picks uint64 // when the traffic was last looked at
 	pool  *Pool
+
+	leaving atomic.Int64 // since when it has been about to leave, see noteLeaving; for anybody
 	parking
 }
 
@@ -81,7 +84,9 @@ func (b *builder) build(s *snapshot, members []*member) {
 		r := &s.routes[i]
 		r.values = map[string]*cluster{}
 		for value, of := range byAttribute(members, r.Attribute) {
-			r.values[value] = b.cluster(of, r.Attribute+"="+value)
+			c := b.cluster(of, r.Attribute+"="+value)
+			c.attribute, c.value = r.Attribute, value
+			r.values[value] = c
 		}
 	}
 }
@@ -226,7 +231,7 @@ func keep(members []*member, match func(*member) bool) []*member {
 // local zone comes first.
 func (b *builder) tier(p *tierPlan, route string) (t tier, shares []float64) {
 	usable, away := p.members, []*member(nil)
-	t.ill = p.inPanic && !b.rules.Panic.Reject
+	t.rank, t.ill = p.rank, p.inPanic && !b.rules.Panic.Reject
 	if p.away > 0 { // sums of weights may be equal by rounding
 		against := ^node.Reasons(0)
 		switch {
@@ -346,7 +351,7 @@ func (b *builder) group(key groupKey, candidates, away []Candidate) group {
 	g := group{candidates: candidates}
 	g.picker = b.pool.builder.Build(Group{
 		Candidates: candidates, Unavailable: away, Previous: b.pool.pickers[key], Now: b.now,
-		limited: b.rules.MaxInFlight > 0,
+		limited: b.rules.MaxInFlight > 0, pins: b.pool.pins,
 	})
 	g.estimator, _ = g.picker.(estimator)
 	b.pickers[key] = g.picker

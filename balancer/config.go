@@ -54,6 +54,10 @@ type Config struct {
 	// made it closes it, before the pool or after.
 	Health node.Monitors
 
+	// Sessions, if set, is the session.Keeper that keeps callers at their endpoints. It serves one
+	// pool.
+	Sessions node.Sessions
+
 	// Clock is the clock to use; nil means the system's.
 	Clock clock.Clock
 

@@ -25,6 +25,15 @@ func (p Pick) Endpoint() discovery.Endpoint { return p.pick.Node.Endpoint() }
 // [Info.Tried].
 func (p Pick) Serial() uint64 { return p.pick.Node.Serial() }
 
+// id returns the identity of the endpoint.
+func (p Pick) id() string { return p.pick.Node.Published().Key().ID }
+
+// giveBack ends a pick of which no use is made.
+func (p Pick) giveBack(now time.Time) {
+	defer p.Done()
+	p.Answered(outcome.Answer{Now: now, Class: outcome.Refused})
+}
+
 // Transport returns what sends requests to this endpoint, over connections that
 // no other endpoint uses.
 func (p Pick) Transport() http.RoundTripper { return p.pick.Node.Base() }
@@ -66,14 +75,19 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
-		t := s.plainTier
-		if t != nil && len(info.Tried) == 0 {
+		t, pinned := s.plainTier, false
+		switch {
+		case info.Pin != nil && s.directory == nil && p.beginPins():
+			news = true
+			continue
+		case t != nil && len(info.Tried) == 0 && info.Pin == nil:
 			c = &s.plain.candidates[s.plain.picker.Pick(info)]
-		} else {
+		default:
 			var err error
 			if c, t, err = p.choose(s, &info); err != nil {
 				return Pick{}, news, err
 			}
+			pinned = t == wellTier || t == illTier
 		}
 		if c.node.Acquire() != node.Granted {
 			continue // removed since: a newer snapshot is there; or another was faster
@@ -97,6 +111,9 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 		if s.counted {
 			p.queue.inFlight.Add(1)
 		}
+		if pinned {
+			c.node.Owe()
+		}
 		return Pick{pick}, news, nil
 	}
 }
@@ -104,10 +121,15 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 // choose decides where among the endpoints to pick, and picks.
 func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, *tier, error) {
 	from, err := s.cluster(info)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, nil, err
-	case from.cause != nil:
+	}
+	if info.Pin != nil {
+		if c, t, err := s.pinned(from, info); c != nil || err != nil {
+			return c, t, err
+		}
+	}
+	if from.cause != nil {
 		return nil, nil, p.refusal(from)
 	}
 	c, t := s.pick(from, info)

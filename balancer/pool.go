@@ -32,6 +32,7 @@ type Pool struct {
 	stopped chan struct{} // closed when the watch has ended
 
 	now         func() time.Time
+	born        time.Time
 	queue       queue
 	changes     events.Queue[Change]
 	maxConnAge  atomic.Int64 // nanoseconds
@@ -50,6 +51,8 @@ type Pool struct {
 	endpoints []discovery.Endpoint // what they were made of, in the same order
 	byKey     map[discovery.Key]*member
 	pickers   map[groupKey]Picker // of the snapshot
+	pins      bool                // attempts have pins
+	directory directory           // of the members, nil until somebody needs it
 	seed      uint64              // of this client's order of endpoints
 	sizer     subsetSizer
 	panics    bool
@@ -78,6 +81,7 @@ func NewPool(cfg Config) (*Pool, error) {
 		byKey: map[discovery.Key]*member{}, draining: map[*node.Node]clock.Timer{},
 	}
 	p.now, p.changes.Tell = clock.Instants(p.clock), cfg.OnChange
+	p.born = p.now()
 	if err := p.setLocked(cfg.Algorithm, cfg.Rules); err != nil { // nobody else has it yet
 		cancel()
 		return nil, err
@@ -173,6 +177,7 @@ func (p *Pool) setLocked(a Algorithm, r Rules) error {
 	p.builder, p.learns = builder, false
 	c, ok := builder.(loadCounter)
 	p.counts = ok && c.useInFlight(p.queue.inFlight.Load)
+	p.directory = nil // it has the observers
 	for _, m := range p.members {
 		m.observer = p.observer(m.node.Endpoint(), m.observer)
 		if r.MaxInFlight == 0 {

@@ -73,6 +73,7 @@ func (p *Pool) seeLocked(m *member, now time.Time) (different bool) {
 	}
 	different = m.reasons != reasons
 	m.reasons = reasons
+	m.noteLeaving(now)
 	return different
 }
 
@@ -93,6 +94,7 @@ func (p *Pool) publishLocked(now time.Time, change *Change) {
 	}
 	b.build(s, p.members)
 	p.pickers = b.pickers
+	s.directory = p.directoryLocked()
 	s.shorten()
 	p.snapshot.Store(s)
 

@@ -96,7 +96,7 @@ func (p *Pool) serveNow() (news bool) {
 // nobody who is served will tell.
 func (p *Pool) serveLocked() (news bool) {
 	q := &p.queue
-	routed := len(p.snapshot.Load().routes) > 0
+	various := p.snapshot.Load().various()
 	for e := q.waiters.Front(); e != nil; {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
@@ -107,7 +107,7 @@ func (p *Pool) serveLocked() (news bool) {
 			continue
 		}
 		news = news || w.news
-		if !routed {
+		if !various {
 			break // what there is no room for is the same for all
 		}
 	}
@@ -174,8 +174,8 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 	q.mu.Lock()
 	defer q.mu.Unlock() // also if the key function of a user panics
 	news = p.serveLocked()
-	// With routes, what is left for us may be of no use to those before us.
-	if q.waiters.Len() == 0 || len(p.snapshot.Load().routes) > 0 {
+	// What is left for us may be of no use to those before us.
+	if q.waiters.Len() == 0 || p.snapshot.Load().various() {
 		var picked bool
 		w.pick, picked, err = p.pick(info)
 		news = news || picked

@@ -19,9 +19,10 @@ type snapshot struct {
 	limited   bool // Rules.MaxInFlight is set
 	queue     Queue
 	rand      func() uint64
-	keyer     Keyer   // nil if the algorithm does not pick by key
-	slower    float64 // Zones.Tolerance in seconds; 0 or less: not looked at
-	counted   bool    // attempts in flight are counted, see queue
+	keyer     Keyer     // nil if the algorithm does not pick by key
+	slower    float64   // Zones.Tolerance in seconds; 0 or less: not looked at
+	counted   bool      // attempts in flight are counted, see queue
+	directory directory // nil if no attempt has a pin
 }
 
 // cluster is the endpoints among which a request may go: all, or those of a route.
@@ -32,6 +33,8 @@ type cluster struct {
 	cause  error       // why nothing may be picked, nil if something may
 	gates  []node.Gate // of those that are to blame, if breakers are
 
+	attribute, value string // what its endpoints have, where it is that of a route
+
 	healthy  bool         // some endpoint is available
 	served   bool         // so, or is forgiven
 	forgiven node.Reasons // that are none, because nobody is available otherwise
@@ -39,6 +42,7 @@ type cluster struct {
 
 // tier is the endpoints of one priority.
 type tier struct {
+	rank       rank
 	candidates []Candidate // those of all groups
 	groups     []group
 	local      bool // the first group is the local zone, and all have estimators
@@ -128,6 +132,10 @@ func (s *snapshot) cluster(info *Info) (*cluster, error) {
 	}
 	return s.main, nil
 }
+
+// various reports whether what one attempt has no room for may have room for another: because of routes
+// or pins.
+func (s *snapshot) various() bool { return len(s.routes) > 0 || s.directory != nil }
 
 // draw returns the number by which a leaf is chosen: the key's, where there are
 // keys, so that a key stays in its tier.

@@ -46,7 +46,14 @@ var errNoOther = errors.New("balancer: there is no other endpoint for another at
 // send picks an endpoint for the attempt and sends it there.
 func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	info := Info{Now: t.pool.now(), Tried: a.Tried, Request: a.Request()}
+	affinity := a.Record().Affinity()
+	if affinity != nil {
+		info.Pin = affinity.Pin()
+	}
 	pick, waited, err := t.pool.pickWait(a, info)
+	if err == nil && affinity != nil && len(a.Tried) == 0 {
+		pick, waited, err = t.claim(a, affinity, info, pick, waited)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +63,7 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	}
 	if slices.Contains(a.Tried, pick.Serial()) { // all were tried
 		if a.Beside {
-			pick.Answered(outcome.Answer{Now: info.Now, Class: outcome.Refused})
-			pick.Done()
+			pick.giveBack(info.Now)
 			return nil, errNoOther
 		}
 		a.StartedOver = true
@@ -73,6 +79,43 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 	}
 	return resp, err
 }
+
+// claim asks whether a call that was picked elsewhere than where it belongs may go there: somebody else
+// may have decided meanwhile where it belongs from now on.
+func (t *Transport) claim(a *call.Attempt, affinity call.Affinity, info Info, pick Pick, waited bool) (Pick, bool, error) {
+	kept := false
+	defer func() {
+		if !kept { // the store of the sessions has panicked
+			pick.giveBack(info.Now)
+		}
+	}()
+	for range mostClaims {
+		if info.Pin != nil && info.Pin.ID == pick.id() {
+			break
+		}
+		elsewhere := affinity.Claim(a, pick.id(), t.pool.missed(&info))
+		waited = true
+		if elsewhere == "" || elsewhere == pick.id() {
+			break
+		}
+		info.Pin, info.Now = affinity.Pin(), t.pool.now()
+		other, err := t.pool.Pick(info)
+		if err != nil && info.Pin != nil && info.Pin.Strict {
+			return Pick{}, waited, err
+		}
+		if err != nil {
+			break // better there than nowhere
+		}
+		pick.giveBack(info.Now)
+		pick = other
+	}
+	kept = true
+	return pick, waited, nil
+}
+
+// mostClaims bounds how often a call is sent elsewhere because endpoints go as fast as others pin it to
+// them.
+const mostClaims = 3
 
 // CloseIdleConnections closes the connections of all endpoints that nobody uses.
 func (t *Transport) CloseIdleConnections() { t.pool.CloseIdleConnections() }

@@ -69,6 +69,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 		switch {
 		case m == nil:
 			m = p.newMember(*e)
+			m.noteLeaving(now)
 			if len(old) > 0 {
 				m.since, m.warming = now, true
 			}
@@ -79,6 +80,7 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 			at = m.index
 			if !e.Equal(before[at]) {
 				m.take(*e)
+				m.noteLeaving(now)
 				moved = true
 			}
 			kept[at] = true
@@ -105,6 +107,10 @@ func (p *Pool) takeLocked(endpoints []discovery.Endpoint, now time.Time) (change
 		}
 	}
 	if moved || len(change.Added) > 0 || len(gone) > 0 {
+		p.directory = nil
+		if p.cfg.Sessions != nil {
+			p.cfg.Sessions.Endpoints(endpoints)
+		}
 		p.orderLocked()
 		p.settleLocked(gone, now)
 	}

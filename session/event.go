@@ -11,14 +11,13 @@ type Event struct {
 	Time time.Time
 	// Kind is what.
 	Kind EventKind
-	// From and To are identities of endpoints: where a session that has moved was, empty if
-	// that is not known, and where it is now. Of a session that was refused in strict mode,
-	// From is where it belongs.
+	// From and To are identities of endpoints: where a session belonged, empty if no such endpoint is
+	// known any more, and where it belongs now.
 	From, To string
 	// Cause says why, in a few words: "removed", "open", "ejected", "attempt failed" and the
 	// like for [Moved], "expired" and the like for [Rejected].
 	Cause string
-	// Err is what the store failed with.
+	// Err is what the store failed with, or with what the call was refused.
 	Err error
 }
 
@@ -32,6 +31,8 @@ const (
 	Moved EventKind = iota
 	// Rejected: a request had a cookie that is not valid, which was ignored.
 	Rejected
+	// Refused: a call failed, in strict mode, because its endpoint cannot take it.
+	Refused
 	// StoreFailed: the store could not be asked, and calls go on without it. It is told once,
 	// and not again before the store has answered.
 	StoreFailed
@@ -41,7 +42,7 @@ const (
 
 // String names the kind.
 func (k EventKind) String() string {
-	names := [...]string{"moved", "rejected", "store failed", "store recovered"}
+	names := [...]string{"moved", "rejected", "refused", "store failed", "store recovered"}
 	if int(k) < len(names) {
 		return names[k]
 	}

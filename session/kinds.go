@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -72,7 +73,7 @@ func (k Key) validate() error {
 
 func (k Key) withDefaults() Kind {
 	t := TableConfig{TTL: k.TTL, MaxSessions: k.MaxSessions}.withDefaults()
-	k.TTL, k.MaxSessions = t.TTL, t.MaxSessions
+	k.TTL, k.MaxSessions, k.From = t.TTL, t.MaxSessions, slices.Clone(k.From)
 	return k
 }
 
@@ -131,7 +132,10 @@ func (r Route) validate() error {
 	return errs.Err()
 }
 
-func (r Route) withDefaults() Kind { return r }
+func (r Route) withDefaults() Kind {
+	r.From = slices.Clone(r.From)
+	return r
+}
 
 // Hash sends requests with the same key to the same endpoint, by a consistent hash, as nginx's
 // ip_hash does. The key is the one that [WithKey] put into the request's context, or else what From
@@ -153,4 +157,7 @@ func (h Hash) validate() error {
 	return errs.Err()
 }
 
-func (h Hash) withDefaults() Kind { return h }
+func (h Hash) withDefaults() Kind {
+	h.From = slices.Clone(h.From)
+	return h
+}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -44,10 +45,13 @@ func (p Policy) WithDefaults() Policy {
 // joined.
 func (p Policy) Validate() error {
 	var errs field.Errors
-	if p.By == nil {
-		errs.Add("By", nil, "must be a Cookie, Learn, Route, Key or Hash")
-	} else {
+	switch p.By.(type) {
+	case Cookie, Learn, Route, Key, Hash:
 		errs.Under("By", p.By.validate())
+	case nil:
+		errs.Add("By", nil, "must be a Cookie, Learn, Route, Key or Hash")
+	default:
+		errs.Add("By", reflect.TypeOf(p.By).String(), "must be a Cookie, Learn, Route, Key or Hash, and no pointer")
 	}
 	_, hash := p.By.(Hash)
 	errs.Check(!p.Strict || !hash, "Strict", p.Strict, "must not be set with Hash, which remembers no endpoint")

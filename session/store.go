@@ -7,6 +7,9 @@ import "context"
 //
 // Endpoints are named by their identity: discovery.Endpoint.ID, or the address of one without.
 // A key is whatever identifies a session: it may be long or binary, and is a secret.
+//
+// An error is reported, and calls go on. An endpoint beside an error is what the store remembers
+// although it cannot be sure: it is used.
 type Store interface {
 	// Lookup returns the endpoint to which the key is pinned, "" if there is none. To be looked
 	// up extends a key's life.

@@ -222,7 +222,7 @@ func (a *Attempt) Take(p node.Pick, now time.Time) {
 // goroutine that drives the call may ask.
 func (a *Attempt) Others() bool {
 	r := a.record
-	return a.pick.Node != nil && !r.again && !a.StartedOver && a.pick.Node.Watcher().Others(r.tried, &a.req)
+	return a.pick.Node != nil && !r.again && !a.StartedOver && !r.strict() && a.pick.Node.Watcher().Others(r.tried, &a.req)
 }
 
 // Layer is embedded by the transports that join an attempt, so that the one above
@@ -230,6 +230,17 @@ func (a *Attempt) Others() bool {
 type Layer struct{}
 
 func (Layer) joinsAttempts() {}
+
+// CallLayer is embedded by the transports that join a call and make its attempts.
+type CallLayer struct{}
+
+func (CallLayer) joinsCalls() {}
+
+// JoinsCalls reports whether a transport is a layer that joins calls and makes their attempts.
+func JoinsCalls(next http.RoundTripper) bool {
+	_, ok := next.(interface{ joinsCalls() })
+	return ok
+}
 
 // Joins reports whether a transport is a layer that joins attempts.
 func Joins(next http.RoundTripper) bool {

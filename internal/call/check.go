@@ -2,6 +2,7 @@ package call
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/evenkeel-go/evenkeel/internal/field"
@@ -11,18 +12,19 @@ import (
 // Check returns what makes the request impossible to send, nil if nothing does.
 // These are the cases that net/http finds only when an endpoint was picked, or
 // never: over HTTP/2 it dials for ever for a URL with a control character in it.
-// Every outermost layer asks, so that no endpoint is blamed.
-func Check(req *http.Request) error {
-	if err := Problems(req); err != nil {
+// Every outermost layer asks, so that no endpoint is blamed. Schemes besides http and https are fine
+// where they are given: whoever asks puts another in their place.
+func Check(req *http.Request, schemes ...string) error {
+	if err := Problems(req, schemes...); err != nil {
 		return &invalidError{err}
 	}
 	return nil
 }
 
 // Problems returns the same as field errors.
-func Problems(req *http.Request) error {
+func Problems(req *http.Request, schemes ...string) error {
 	var errs field.Errors
-	checkURL(req, &errs)
+	checkURL(req, schemes, &errs)
 	if !isMethod(req.Method) {
 		errs.Add("Request.Method", req.Method, "must be a token")
 	}
@@ -39,13 +41,13 @@ func Problems(req *http.Request) error {
 	return errs.Err()
 }
 
-func checkURL(req *http.Request, errs *field.Errors) {
+func checkURL(req *http.Request, schemes []string, errs *field.Errors) {
 	u := req.URL
 	if u == nil {
 		errs.Add("Request.URL", nil, "must not be nil")
 		return
 	}
-	if u.Scheme != "http" && u.Scheme != "https" {
+	if u.Scheme != "http" && u.Scheme != "https" && !slices.Contains(schemes, u.Scheme) {
 		errs.Add("Request.URL", u.Scheme, "must have the scheme http or https")
 	}
 	if u.Host == "" {

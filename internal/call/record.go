@@ -68,6 +68,7 @@ type Record struct {
 	last     *Attempt
 	final    *Attempt // has decided how the call went
 	bound    *bound   // nil if there is none
+	affinity Affinity // nil if the call belongs nowhere
 
 	triedSpace [4]uint64
 	limitSpace Limit
@@ -143,6 +144,22 @@ func (r *Record) Value(key any) any {
 // layer below. It is good until the first attempt is made, which takes its place
 // in memory.
 func (r *Record) Request() *http.Request { return &r.first.req }
+
+// Address sends the call to a scheme and a host other than those that its caller has written. A
+// Host header that the caller has set to something else than the URL's host stays. It must be
+// called before the first attempt.
+func (r *Record) Address(scheme, host string) {
+	req := &r.first.req
+	if req.URL.Scheme == scheme && req.URL.Host == host {
+		return
+	}
+	if req.Host == req.URL.Host {
+		req.Host = host
+	}
+	u := *req.URL
+	u.Scheme, u.Host = scheme, host
+	req.URL = &u
+}
 
 // CallerRequest returns the caller's own request, which nobody may change.
 func (r *Record) CallerRequest() *http.Request { return r.caller }

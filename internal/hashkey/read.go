@@ -42,23 +42,41 @@ func path(u *url.URL) string {
 // cookie returns the value of the first cookie with the name that net/http would
 // not drop. The lines are those of the Cookie field.
 func cookie(lines []string, name string) string {
-	for _, line := range lines {
-		for line != "" {
+	c := Cookies{Lines: lines, Name: name}
+	value, _ := c.Next()
+	return value
+}
+
+// Cookies passes over the cookies of a request that have a name, without an allocation.
+type Cookies struct {
+	Lines []string // those of the Cookie field
+	Name  string
+
+	line string // what is left of the one before
+}
+
+// Next returns the next value that net/http would not drop, and false after the last one.
+func (c *Cookies) Next() (value string, ok bool) {
+	for {
+		for c.line != "" {
 			var pair string
-			pair, line, _ = strings.Cut(line, ";")
+			pair, c.line, _ = strings.Cut(c.line, ";")
 			key, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-			if textproto.TrimString(key) != name {
+			if textproto.TrimString(key) != c.Name {
 				continue
 			}
 			if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
 				value = value[1 : n-1]
 			}
 			if isCookieValue(value) {
-				return value
+				return value, true
 			}
 		}
+		if len(c.Lines) == 0 {
+			return "", false
+		}
+		c.line, c.Lines = c.Lines[0], c.Lines[1:]
 	}
-	return ""
 }
 
 // isCookieValue reports whether net/http takes s for the value of a cookie, which

@@ -5,6 +5,7 @@
 package node
 
 import (
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,26 @@ type Base interface {
 	// Close closes all connections, used or not, and refuses new ones.
 	Close()
 }
+
+// Sessions keeps callers at their endpoints. It is told which there are, whenever that changes and
+// before anybody can be sent to a new one. A lock of the owner may be held.
+type Sessions interface {
+	Endpoints(all []discovery.Endpoint)
+}
+
+// Pin is where an attempt belongs.
+type Pin struct {
+	// ID is the identity of the endpoint.
+	ID string
+	// Strict says that no other will do.
+	Strict bool
+	// DrainFor is how long the endpoint counts after it has begun to drain; 0 is for as long
+	// as it is there.
+	DrainFor time.Duration
+}
+
+// ErrPinned is the cause of a refusal because of a strict [Pin].
+var ErrPinned = errors.New("the endpoint to which the session belongs cannot take it")
 
 // Observer learns from the attempts at one endpoint. Its methods are called
 // concurrently and must not block, allocate or panic.
@@ -208,8 +229,9 @@ type Node struct {
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
+	owed     atomic.Int32 // attempts that the algorithm did not pick, see Owe
 
-	_ [24]byte // makes it 128 bytes, so that no two nodes share a cache line
+	_ [20]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
 
 const (
@@ -374,6 +396,31 @@ func (n *Node) Acquire() Grant {
 		return Gone
 	}
 	return Full
+}
+
+// mostOwed bounds what an endpoint has to make up for, so that it is not left out for long once its
+// sessions have gone.
+const mostOwed = 64
+
+// Owe notes an attempt that the node got beside the algorithm.
+func (n *Node) Owe() {
+	if n.owed.Load() < mostOwed {
+		n.owed.Add(1)
+	}
+}
+
+// Repay reports whether there was such an attempt, which makes up for one that the algorithm would
+// send here now.
+func (n *Node) Repay() bool {
+	for {
+		owed := n.owed.Load()
+		if owed <= 0 {
+			return false
+		}
+		if n.owed.CompareAndSwap(owed, owed-1) {
+			return true
+		}
+	}
 }
 
 // Undo makes what Acquire granted as if it had not been.

@@ -1,0 +1,242 @@
+package balancer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/node"
+)
+
+// Pin is where an attempt belongs, because of a session. Its ID is an endpoint's ID, or the address
+// of one without. The endpoint is picked, whatever the algorithm, the priorities, the zones and the
+// subset say, as long as it can serve, and also if it is draining, a standby, asked to be left alone
+// for a while, or waits for its first probe: then it gets no new sessions, but keeps its own. Where
+// it cannot, one is picked as without a pin, or if the pin is Strict, the pick fails with an error that
+// wraps [ErrPinned].
+type Pin = node.Pin
+
+// ErrPinned is what the error of a pick with a strict [Pin] wraps if that endpoint cannot be picked.
+var ErrPinned = node.ErrPinned
+
+// keeps are the reasons for which an endpoint gets no new sessions and keeps its own.
+const keeps = node.Draining | node.Withdrawn | node.Pending | node.Parked
+
+// A directory finds endpoints by their identity.
+type directory map[string]*home
+
+// home is an endpoint in a directory.
+type home struct {
+	Candidate
+	member *member
+	rank   rank
+	next   *home // another one with the same identity
+}
+
+// beginPins makes snapshots have a directory from now on. It reports whether there is one that has.
+func (p *Pool) beginPins() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || !p.isReady() { // the first set of endpoints comes with one
+		p.pins = true
+		return false
+	}
+	if !p.pins { // or another attempt was faster
+		p.pins = true
+		p.publishLocked(p.now(), nil)
+	}
+	return true
+}
+
+// directoryLocked returns that of the members, nil if nobody wants one.
+func (p *Pool) directoryLocked() directory {
+	if p.directory == nil && p.pins {
+		p.directory = make(directory, len(p.members))
+		for _, m := range p.members {
+			id := m.identity()
+			p.directory[id] = &home{
+				Candidate: Candidate{m.node, m.observer, m.weight}, member: m, rank: m.rank, next: p.directory[id],
+			}
+		}
+	}
+	return p.directory
+}
+
+// The tiers of endpoints that are picked beside all tiers.
+var (
+	wellTier = &tier{}
+	illTier  = &tier{ill: true}
+)
+
+// pinned returns the endpoint to which the attempt is pinned, with a tier that says whether its health is
+// ignored. It returns nil if that cannot be picked, with an error if no other will do.
+func (s *snapshot) pinned(from *cluster, info *Info) (*Candidate, *tier, error) {
+	for at := s.directory[info.Pin.ID]; at != nil; at = at.next {
+		if t, _ := s.fits(at, from, info); t != nil {
+			return &at.Candidate, t, nil
+		}
+	}
+	if !info.Pin.Strict || s.directory == nil { // without one, the cluster says why
+		return nil, nil, nil
+	}
+	return nil, nil, s.pinnedElsewhere(from, info)
+}
+
+// fits returns the tier of an endpoint that can be picked for a pin, or nil and why it cannot.
+func (s *snapshot) fits(at *home, from *cluster, info *Info) (t *tier, why misfit) {
+	n := at.node
+	reasons := n.Reasons()
+	t = wellTier
+	if reasons&^keeps != 0 {
+		if reasons&(node.Removed|node.ForcedOpen) != 0 || !from.ignoresHealth(at.rank) {
+			return nil, unavailable
+		}
+		t = illTier
+	}
+	switch {
+	case !from.has(n):
+		return nil, offRoute
+	case !info.Pin.Strict && slices.Contains(info.Tried, n.Serial()):
+		return nil, tried
+	case reasons&(node.Draining|node.Withdrawn) != 0 && at.member.drained(info):
+		return nil, drained
+	case n.Full():
+		return nil, full
+	}
+	return t, fitting
+}
+
+// misfit is why an endpoint cannot be picked for a pin.
+type misfit uint8
+
+const (
+	fitting misfit = iota
+	unavailable
+	offRoute
+	tried
+	drained
+	full
+)
+
+// misfit returns why the endpoint of a pin cannot be picked, and that home; nil if there is none.
+func (s *snapshot) misfit(from *cluster, info *Info) (misfit, *home) {
+	at := s.directory[info.Pin.ID]
+	if at == nil {
+		return unavailable, nil
+	}
+	_, why := s.fits(at, from, info)
+	return why, at
+}
+
+// describe says why in a few words.
+func (w misfit) describe(at *home) string {
+	switch w {
+	case offRoute:
+		return "not on the request's route"
+	case tried:
+		return "attempt failed"
+	case drained:
+		return "drained"
+	case full:
+		return "saturated"
+	case unavailable:
+		if at != nil {
+			if r := at.node.Reasons() &^ keeps; r&node.Removed == 0 && r != 0 {
+				return r.String()
+			}
+		}
+	case fitting: // it is again
+		return "unavailable for a moment"
+	}
+	return "removed"
+}
+
+// pinnedElsewhere is the error of a strict pin.
+func (s *snapshot) pinnedElsewhere(from *cluster, info *Info) error {
+	why, at := s.misfit(from, info)
+	if why == full {
+		return errNoRoom
+	}
+	if at != nil && at.node.Gate() != nil {
+		if _, refusal := at.node.Gate().Refusal(); refusal != nil {
+			return &NoEndpointsError{Cause: fmt.Errorf("%w: %w", ErrPinned, refusal)}
+		}
+	}
+	return &NoEndpointsError{Cause: fmt.Errorf("%w: %s", ErrPinned, why.describe(at))}
+}
+
+// missed says in a few words why a pick did not go to its pin, "" if it has none.
+func (p *Pool) missed(info *Info) string {
+	if info.Pin == nil {
+		return ""
+	}
+	s := p.snapshot.Load()
+	from, err := s.cluster(info)
+	if err != nil {
+		return offRoute.describe(nil)
+	}
+	why, at := s.misfit(from, info)
+	return why.describe(at)
+}
+
+// has reports whether an endpoint belongs to the cluster.
+func (c *cluster) has(n *node.Node) bool {
+	return c.attribute == "" || n.Published().Attributes[c.attribute] == c.value
+}
+
+// ignoresHealth reports whether the endpoints of a rank are picked whatever is said of their health.
+func (c *cluster) ignoresHealth(r rank) bool {
+	for i := range c.tiers {
+		if c.tiers[i].rank == r {
+			return c.tiers[i].ill
+		}
+	}
+	return false
+}
+
+// noteLeaving notes since when a member has been about to leave. It is called whenever the reasons
+// have changed.
+func (m *member) noteLeaving(now time.Time) {
+	switch leaving := m.reasons&(node.Draining|node.Withdrawn) != 0; {
+	case !leaving:
+		m.leaving.Store(0)
+	case m.leaving.Load() == 0:
+		m.leaving.Store(int64(now.Sub(m.pool.born)) + 1)
+	}
+}
+
+// drained reports whether a member that is about to leave has had the time that its sessions are given.
+func (m *member) drained(info *Info) bool {
+	since := m.leaving.Load()
+	return info.Pin.DrainFor > 0 && since != 0 && !info.Now.IsZero() &&
+		info.Now.Sub(m.pool.born)-time.Duration(since-1) >= info.Pin.DrainFor
+}
+
+// repaying makes pinned attempts count in the turns of an algorithm that does not look at load: an
+// endpoint that got one is passed over once. nginx does the same to the current weight of a server
+// with a sticky session; here, what is owed adds up, within bounds.
+type repaying struct {
+	Picker
+	candidates []Candidate
+}
+
+// mostRepaid bounds what one pick makes good.
+const mostRepaid = 32
+
+// Pick implements [Picker].
+func (p *repaying) Pick(info Info) int {
+	for range min(len(p.candidates), mostRepaid) {
+		if i := p.Picker.Pick(info); !p.candidates[i].node.Repay() {
+			return i
+		}
+	}
+	return p.Picker.Pick(info)
+}
+
+// repay makes the picker of a group count what pinned attempts its endpoints got, if there are such.
+func (g *Group) repay(p Picker) Picker {
+	if !g.pins {
+		return p
+	}
+	return &repaying{p, g.Candidates}
+}

@@ -1,0 +1,535 @@
+package evenkeel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/evenkeel-go/evenkeel/internal/call"
+	"github.com/evenkeel-go/evenkeel/internal/field"
+	"github.com/evenkeel-go/evenkeel/outcome"
+)
+
+// Service is one of the services of a [Services].
+type Service struct {
+	// Target is a URL as [New] takes it. Empty means "http://" and the service's name.
+	Target string
+	// Options come after [ServicesConfig.Defaults], so they count where both set the same. A
+	// whole policy, [WithConfig], replaces that of the defaults. [WithOtherHosts] has no use here.
+	Options []Option
+}
+
+// ServicesConfig says which services a [Services] has. The zero ServicesConfig has none.
+type ServicesConfig struct {
+	// Services are the services by name. A name is a host name without a port; case does not
+	// count, and two that differ in nothing else are an error.
+	Services map[string]Service
+	// Defaults are options of each service, before its own. What a resolver, a source of random
+	// numbers or a hook in here keeps is shared by all services.
+	Defaults []Option
+
+	// Find, if set, is asked for a name that is not in Services: for those in a registry, say. The
+	// name is in lower case. A service that is found is kept until Close, so it should only
+	// find what is one; an error is not remembered. Requests that wait for the same name wait for one
+	// and the same call; others do not wait. Its context carries no values of any request, and ends when
+	// nobody waits any more, and when the Services is closed, which waits for Find to return. Where there is
+	// no such service, its error should hold [ErrUnknownService]. It is called concurrently, for
+	// different names. With it, Defaults must be valid on their own.
+	Find func(ctx context.Context, name string) (Service, error)
+
+	// Eager makes the transports of Services at once, so that each begins to look for its endpoints.
+	// Otherwise the first request for a service does.
+	Eager bool
+}
+
+// Services is an [http.RoundTripper] for many targets: services with names, each with a [Transport]
+// of its own. Make one with [NewServices], give it to an [http.Client], and close it when it is no
+// longer needed. It is safe for concurrent use.
+//
+// The host of a request's URL says which service it is for. Case does not count, and the port is that of
+// the scheme, if there is one:
+//
+//	http://users/api/users/42   the service users, with the scheme of its target
+//	lb://users/api/users/42     the same, without a port
+//	https://users/api/users/42  the same, but only if its target is https; else ErrWrongTarget
+//
+// A request for the very target of one service, and of no other, is for that service too: redirects
+// may lead there. Names come first. All else is refused with an [*UnknownServiceError].
+//
+// What is sent has the scheme and the host of the target, as Service.Target is written, and
+// so has [http.Response.Request]; hooks see what the caller wrote. The Host header is the target's,
+// unless the caller has set [http.Request.Host] to something else than the host of the URL, as a
+// reverse proxy does that keeps the one it got.
+//
+// The form http://users is the one for daily use, because an [http.Client] treats it as it treats
+// other URLs. It follows redirects for lb:// as well, but keeps no cookies, and it holds name and
+// target for two hosts: what it does not send on to another host, such as Authorization, is lost by a
+// redirect from one to the other.
+type Services struct {
+	config ServicesConfig
+	index  atomic.Pointer[index]
+	ctx    context.Context // ends with the services
+	stop   context.CancelFunc
+	makers sync.WaitGroup // of transports
+
+	mu      sync.Mutex // guards what follows and changes of the index; nothing is called under it
+	pending map[string]*pending
+	closed  bool
+}
+
+// logical is the scheme of requests that leave the scheme to the target.
+const logical = "lb"
+
+// index is how requests find their service.
+type index struct {
+	names   map[string]*member
+	targets map[target]*member // nil where several have the same
+}
+
+// member is a service whose configuration is valid.
+type member struct {
+	name      string // in lower case
+	text      string // the target as it is written
+	target    target
+	options   []Option
+	transport atomic.Pointer[Transport] // nil until it is made
+}
+
+// pending is a transport that is being made.
+type pending struct {
+	cancel  context.CancelFunc // ends Find
+	waiting int                // how many want it
+	found   bool               // nobody gives it up any more
+	done    chan struct{}      // closed when the next two are set
+	member  *member
+	err     error
+}
+
+// NewServices returns a transport for many services. All of them are checked before any is made: the
+// error joins a [*FieldError] for each problem, such as Services["users"].Retry.MaxAttempts, and
+// nothing has been started.
+func NewServices(c ServicesConfig) (*Services, error) {
+	c.Services, c.Defaults = maps.Clone(c.Services), slices.Clone(c.Defaults) // the caller may change its own
+	members, err := c.members()
+	if err != nil {
+		return nil, err
+	}
+	s := &Services{config: c, pending: map[string]*pending{}}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.index.Store((&index{}).with(members...))
+	if !c.Eager {
+		return s, nil
+	}
+	var errs field.Errors
+	for _, m := range members {
+		t, err := m.open()
+		if errs.Under(pathOf(m.name), err); err == nil {
+			m.transport.Store(t)
+		}
+	}
+	if err := errs.Err(); err != nil { // a balancer of the user's own has refused
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// members returns the services, or all that is wrong with them.
+func (c *ServicesConfig) members() ([]*member, error) {
+	var errs field.Errors
+	if c.Find != nil {
+		_, err := c.member("placeholder", Service{})
+		errs.Under("Defaults", err)
+	}
+	members := make([]*member, 0, len(c.Services))
+	seen := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		path, service := pathOf(name), c.Services[name]
+		lower := strings.ToLower(name)
+		if !isName(name) {
+			errs.Add(path, name, "must have a host name without a port as its name")
+			lower = "placeholder" // or the target would say the same again
+		} else if other, twice := seen[lower]; twice {
+			errs.Add(path, name, fmt.Sprintf("must differ from %q by more than case", other))
+		} else {
+			seen[lower] = name
+		}
+		m, err := c.member(lower, service)
+		errs.Under(path, err)
+		members = append(members, m)
+	}
+	return members, errs.Err()
+}
+
+func pathOf(name string) string { return fmt.Sprintf("Services[%q]", name) }
+
+// isName reports whether s may be the name of a service.
+func isName(s string) bool { return isHost(s) && !strings.Contains(s, ":") }
+
+// member completes a service, and returns what is wrong with it.
+func (c *ServicesConfig) member(name string, service Service) (*member, error) {
+	m := &member{name: name, text: service.Target, options: slices.Concat(c.Defaults, service.Options)}
+	if m.text == "" {
+		m.text = "http://" + name
+	}
+	var s settings
+	for _, o := range m.options {
+		o.apply(&s)
+	}
+	var err error
+	m.target, err = s.check(m.text)
+	return m, err
+}
+
+// open makes the transport of the service.
+func (m *member) open() (*Transport, error) {
+	t, err := New(m.text, m.options...)
+	if err != nil {
+		return nil, err
+	}
+	t.address, err = url.Parse(m.text) // before anybody calls
+	return t, err
+}
+
+// allows reports whether a request of that scheme may go to the service: who asks for TLS must get
+// it.
+func (m *member) allows(scheme string) bool {
+	return scheme != "https" || m.target.scheme == scheme
+}
+
+// with returns an index that has more services.
+func (x *index) with(more ...*member) *index {
+	next := &index{names: map[string]*member{}, targets: map[target]*member{}}
+	maps.Copy(next.names, x.names)
+	maps.Copy(next.targets, x.targets)
+	for _, m := range more {
+		next.names[m.name] = m
+		if _, shared := next.targets[m.target]; shared {
+			next.targets[m.target] = nil
+		} else {
+			next.targets[m.target] = m
+		}
+	}
+	return next
+}
+
+// ready returns the transport of nearly all requests, nil if it takes a closer look: it is not made
+// yet, or the URL is not written in the simplest form.
+func (x *index) ready(u *url.URL) *Transport {
+	if u == nil {
+		return nil
+	}
+	m := x.names[u.Host]
+	if m == nil || (u.Scheme != "http" && u.Scheme != logical && (u.Scheme != "https" || !m.allows("https"))) {
+		return nil
+	}
+	return m.transport.Load()
+}
+
+// find returns the service that a URL is for, and its name if the URL has the form of one. Either
+// may be missing.
+func (x *index) find(u *url.URL) (m *member, name string) {
+	if u == nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != logical) {
+		return nil, ""
+	}
+	t, ok := targetOf(u.Scheme, u.Host)
+	if !ok {
+		return nil, ""
+	}
+	if t.port == defaultPort(t.scheme) && isName(t.host) && (t.scheme != logical || u.Port() == "") {
+		name = t.host
+	}
+	if m = x.names[name]; m == nil {
+		m = x.targets[t] // none has the scheme lb
+	}
+	return m, name
+}
+
+// RoundTrip implements [http.RoundTripper]. It does what that of the service's [Transport] does, after
+// it has waited for [ServicesConfig.Find] if it must. Every error is an [*Error]: with the cause
+// [*UnknownServiceError] if the request is for no service, [ErrWrongTarget] if it asks for TLS where the
+// target has none, and [ErrClosed]. Requests that are refused so are in no statistics, and hooks do not
+// see them.
+func (s *Services) RoundTrip(req *http.Request) (*http.Response, error) {
+	t := s.index.Load().ready(req.URL)
+	if t == nil {
+		var refused *Error
+		if t, refused = s.route(req); refused != nil {
+			call.Refuse(req)
+			return nil, refused
+		}
+	}
+	return t.serve(req)
+}
+
+// errNoTLS refuses to send in the clear what was meant to be encrypted.
+var errNoTLS = fmt.Errorf("%w: https was asked for, and the service's target is http", ErrWrongTarget)
+
+// route returns the transport for a request, and makes it if need be, or says why there is none.
+func (s *Services) route(req *http.Request) (*Transport, *Error) {
+	m, name := s.index.Load().find(req.URL)
+	if m == nil {
+		if err := call.Check(req, logical); err != nil {
+			return nil, &Error{Target: redacted, Reason: outcome.Invalid, Err: err}
+		}
+		if name == "" {
+			name = req.URL.Host
+		}
+	}
+	fail := func(reason outcome.Reason, err error) (*Transport, *Error) {
+		return nil, &Error{Target: req.URL.Scheme + "://" + req.URL.Host, Reason: reason, Err: err}
+	}
+	if m == nil || (m.allows(req.URL.Scheme) && m.transport.Load() == nil) {
+		var err error
+		if m, err = s.get(req.Context(), req.Cancel, m, name); err != nil { //nolint:staticcheck // http.Client sets Cancel
+			return fail(reasonOf(err), err)
+		}
+	}
+	if !m.allows(req.URL.Scheme) {
+		return fail(outcome.WrongTarget, errNoTLS)
+	}
+	return m.transport.Load(), nil
+}
+
+// reasonOf returns why get has failed.
+func reasonOf(err error) outcome.Reason {
+	var unknown *UnknownServiceError
+	switch {
+	case errors.As(err, &unknown):
+		return outcome.WrongTarget
+	case errors.Is(err, ErrClosed):
+		return outcome.Closed
+	}
+	return outcome.Caller
+}
+
+// get returns a service with its transport: m, or that of the name if m is nil. It waits until the
+// service is found and made, or the caller gives up.
+func (s *Services) get(ctx context.Context, gone <-chan struct{}, m *member, name string) (*member, error) {
+	if ctx.Err() != nil {
+		return nil, gaveUp(ctx)
+	}
+	s.mu.Lock()
+	if m == nil {
+		m = s.index.Load().names[name] // it may have been found in the meantime
+	}
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		return nil, ErrClosed
+	case m != nil && m.transport.Load() != nil:
+		s.mu.Unlock()
+		return m, nil
+	case m != nil:
+		name = m.name
+	case s.config.Find == nil || !isName(name):
+		s.mu.Unlock()
+		return nil, &UnknownServiceError{Name: name, Err: ErrUnknownService}
+	}
+	p := s.pending[name]
+	if p == nil {
+		p = s.beginLocked(m, name) //nolint:contextcheck // it is for all who come to wait, and outlives this one
+	}
+	p.waiting++
+	s.mu.Unlock()
+
+	var err error
+	select {
+	case <-p.done:
+		return p.member, p.err
+	case <-s.ctx.Done():
+		return nil, ErrClosed
+	case <-ctx.Done():
+		err = gaveUp(ctx)
+	case <-gone:
+		err = context.Canceled
+	}
+	s.leave(p, name)
+	return nil, err
+}
+
+// gaveUp returns the error of a context that has ended, with its cause.
+func gaveUp(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return errors.Join(cause, err)
+}
+
+// beginLocked begins to make a transport: of m, or of what is found under the name if m is nil.
+func (s *Services) beginLocked(m *member, name string) *pending {
+	p := &pending{member: m, found: m != nil, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(s.ctx)
+	p.cancel = cancel
+	s.pending[name] = p
+	s.makers.Go(func() { // before Close waits for them: nothing is closed yet, and the lock is held
+		defer close(p.done)
+		defer cancel()
+		s.make(ctx, p, name)
+	})
+	return p
+}
+
+// leave takes back that somebody waits. When nobody does any more, the search ends; who comes later
+// begins another one.
+func (s *Services) leave(p *pending, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.waiting--; p.waiting == 0 && !p.found && s.pending[name] == p {
+		delete(s.pending, name)
+		p.cancel()
+	}
+}
+
+// make finds a service and makes its transport.
+func (s *Services) make(ctx context.Context, p *pending, name string) {
+	if p.member == nil {
+		p.member, p.err = s.search(ctx, name)
+	}
+	s.mu.Lock()
+	wanted := s.pending[name] == p
+	p.found = true
+	s.mu.Unlock()
+	if !wanted {
+		return // nobody looks at it
+	}
+	var t *Transport
+	if p.err == nil && ctx.Err() == nil {
+		if t, p.err = p.member.open(); p.err != nil { //nolint:contextcheck // it lives until Close. A balancer of the user's own has refused
+			p.err = &UnknownServiceError{Name: name, Err: p.err}
+		}
+	}
+	s.mu.Lock()
+	delete(s.pending, name)
+	closed := s.closed
+	if !closed && t != nil {
+		p.member.transport.Store(t)
+		if x := s.index.Load(); x.names[name] == nil {
+			s.index.Store(x.with(p.member))
+		}
+	}
+	s.mu.Unlock()
+	if closed {
+		p.err = ErrClosed
+		if t != nil {
+			_ = t.Close()
+		}
+	}
+}
+
+// search asks Find.
+func (s *Services) search(ctx context.Context, name string) (*member, error) {
+	service, err := s.config.Find(ctx, name)
+	var m *member
+	if err == nil {
+		var errs field.Errors
+		m, err = s.config.member(name, service)
+		errs.Under(pathOf(name), err)
+		err = errs.Err()
+	}
+	if err != nil {
+		return nil, &UnknownServiceError{Name: name, Err: err}
+	}
+	return m, nil
+}
+
+// Transport returns the transport of a service, to ask it ([Transport.Stats], [Transport.Check]) or to
+// change its policy ([Transport.Update]); the services keep it, and close it. It is made if need be,
+// which may mean to wait for [ServicesConfig.Find]. The error is an [*UnknownServiceError], or [ErrClosed].
+func (s *Services) Transport(name string) (*Transport, error) {
+	m, err := s.get(context.Background(), nil, nil, strings.ToLower(name))
+	if err != nil {
+		return nil, err
+	}
+	return m.transport.Load(), nil
+}
+
+// Names returns the names of the services, sorted, those that were found included.
+func (s *Services) Names() []string { return slices.Sorted(maps.Keys(s.index.Load().names)) }
+
+// Stats returns what is known now of each service whose transport was made, by name.
+func (s *Services) Stats() map[string]Stats {
+	stats := map[string]Stats{}
+	for name, m := range s.index.Load().names {
+		if t := m.transport.Load(); t != nil {
+			stats[name] = t.Stats()
+		}
+	}
+	return stats
+}
+
+// Ready waits until the first endpoints of all services are known, of those that were found so far and
+// of all in [ServicesConfig.Services], whose transports it makes. The error joins those of
+// [Transport.Ready], each with the name of its service.
+func (s *Services) Ready(ctx context.Context) error {
+	return s.each(func(m *member) error {
+		m, err := s.get(ctx, nil, m, m.name)
+		if err != nil {
+			return err
+		}
+		return m.transport.Load().Ready(ctx)
+	})
+}
+
+// each does something with all services at once, and joins the errors.
+func (s *Services) each(do func(*member) error) error {
+	names := s.index.Load().names
+	sorted := slices.Sorted(maps.Keys(names))
+	errs := make([]error, len(sorted))
+	var all sync.WaitGroup
+	for i, name := range sorted {
+		all.Go(func() {
+			if err := do(names[name]); err != nil {
+				errs[i] = fmt.Errorf("evenkeel: service %s: %w", name, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// CloseIdleConnections closes the connections of all services that nobody uses.
+// [http.Client.CloseIdleConnections] calls it.
+func (s *Services) CloseIdleConnections() {
+	for _, m := range s.index.Load().names {
+		if t := m.transport.Load(); t != nil {
+			t.CloseIdleConnections()
+		}
+	}
+}
+
+// Shutdown refuses new calls, waits until those under way at all services have ended, their response
+// bodies included, and closes the services. If ctx ends first, it closes them all the same. The error
+// joins those of [Transport.Shutdown], each with the name of its service.
+func (s *Services) Shutdown(ctx context.Context) error {
+	return s.end(func(t *Transport) error { return t.Shutdown(ctx) })
+}
+
+// Close closes all services as [Transport.Close] does, those that are being made included. Whoever waits
+// for [ServicesConfig.Find] gets [ErrClosed] at once, and Close waits until it has returned. It always returns
+// nil, may be called more than once, and must not be called from a hook or from Find.
+func (s *Services) Close() error { return s.end((*Transport).Close) }
+
+// end ends all that was made, and makes nothing any more.
+func (s *Services) end(do func(*Transport) error) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	err := s.each(func(m *member) error {
+		if t := m.transport.Load(); t != nil { // none comes any more
+			return do(t)
+		}
+		return nil
+	})
+	s.makers.Wait()
+	return err
+}
