@@ -271,7 +271,7 @@ const maxConns = 3
 // wantsConn is told by the transport that it looks for a connection.
 func (a *Attempt) wantsConn() {
 	a.wanted.Add(1)
-	if a.record.plain { // below may be somebody who makes attempts of his own
+	if a.record.cfg.Plain { // below may be somebody who makes attempts of his own
 		a.opened.Store(-int64(a.record.cfg.now().Sub(a.start)))
 	}
 	if a.mayLoop && a.got.Load() >= maxConns {

@@ -165,7 +165,7 @@ func (r *Record) rewind(a *Attempt) bool {
 func (r *Record) give(a *Attempt, source io.ReadCloser) {
 	a.body.source = source
 	a.req.Body, a.req.GetBody = &a.body, r.getBody
-	if !r.plain {
+	if !r.cfg.Plain {
 		a.req.GetBody, a.body.sealed = refuseToRewind, true
 	}
 }

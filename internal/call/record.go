@@ -56,7 +56,6 @@ type Record struct {
 
 	tried    []uint64 // the serials of the nodes that were picked and failed
 	again    bool     // all endpoints have been tried, and another round has begun
-	plain    bool     // see Config.Plain
 	watches  bool     // see WatchHeaders
 	untraced bool     // nobody needs to know what the transport does
 	finished bool
@@ -395,7 +394,6 @@ func Once(req *http.Request, cfg *Config, send func(*Attempt) (*http.Response, e
 		return nil, err
 	}
 	r := New(req, cfg)
-	r.plain = cfg.Plain
 	defer r.Abort()
 	a := r.NewAttempt(0, Paid{})
 	resp, err := send(a)
