@@ -2,7 +2,6 @@ package session
 
 import (
 	"net/http"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,9 +95,6 @@ func (k *Keeper) Use(p *Policy) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p != nil && k.policy != nil && reflect.DeepEqual(*p, *k.policy) {
-		return nil
-	}
 	before := k.policy
 	k.policy = p
 	if err := k.workLocked(); err != nil {

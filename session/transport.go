@@ -11,10 +11,14 @@ import (
 // Transport is an [http.RoundTripper] that finds out where each call belongs, and lets what picks
 // endpoints below it know. It is safe for concurrent use.
 type Transport struct {
+	layer //nolint:unused // makes it join attempts
+
 	next   http.RoundTripper
 	keeper *Keeper
 	cfg    *call.Config
 }
+
+type layer = call.Layer //nolint:unused // embedded, for its unexported method
 
 // NewTransport returns a transport for a keeper that is also Config.Sessions of the pool whose
 // balancer.Transport is next, or is below next, which then is a retry.Transport. The error says
@@ -40,6 +44,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	work := t.keeper.work.Load()
 	if work == nil {
 		return t.next.RoundTrip(req)
+	}
+	if a := call.Joinable(req.Context()); a != nil {
+		return t.visitOnce(work, a) //nolint:contextcheck // the attempt is the context
 	}
 	if record := call.Join(req); record != nil {
 		return t.visit(work, record) //nolint:contextcheck // the record is the context
