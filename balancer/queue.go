@@ -164,7 +164,9 @@ func (p *Pool) tellQueued(w *waiter, place *list.Element) {
 // tellChanges calls back with what has changed. No lock may be held.
 func (p *Pool) tellChanges() {
 	p.changes.Flush()
-	p.cfg.Breakers.Tell()
+	if p.cfg.Breakers != nil {
+		p.cfg.Breakers.Tell()
+	}
 }
 
 // enqueue picks if there is room, and takes a place in the queue if there is none.
