@@ -13,7 +13,8 @@
 // # What happens to one request
 //
 // The request is checked for what could never be sent, and for being meant for
-// this target. A record of the call is made; everything below shares it. The
+// this target. A record of the call is made; everything below shares it. Where there are
+// sessions, it notes where the caller belongs, and the balancer sends it there if it can. The
 // retry layer makes the first attempt: it gets the request with a body of its own
 // and a context that lives until the response's body has ended. The balancer picks
 // an endpoint (waiting, if no endpoints are known yet), one that is healthy and whose circuit
@@ -55,6 +56,7 @@
 //	probes               none: WithHealthCheck
 //	zones, routes        none: WithRules
 //	limit per endpoint   none: WithRules
+//	sessions             none: WithSession
 //	target's breaker     none: WithTargetBreaker
 //	adaptive throttle    none: WithThrottle
 //	timeouts             none besides the caller's: WithTimeout, retry.Policy
@@ -62,6 +64,8 @@
 //
 // Each is a plain struct whose zero value is this default; see the options, and
 // [Config] for what can be replaced while calls are under way.
+//
+// [Services] has many targets behind one RoundTripper, by their names.
 //
 // # Errors
 //

@@ -87,10 +87,13 @@ type Learn struct {
 	// Header is the name of the header field in which servers send a value and callers bring it
 	// back, in place of a cookie. Exactly one of the two must be set.
 	Header string
-	// TTL, MaxSessions and Store are as in [Key].
-	TTL         time.Duration
+	// TTL is as in [Key].
+	TTL time.Duration
+	// MaxSessions is as in [Key].
 	MaxSessions int
-	Store       Store
+
+	// Store is as in [Key].
+	Store Store
 }
 
 func (l Learn) validate() error {
