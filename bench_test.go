@@ -15,6 +15,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel"
 	"github.com/evenkeel-go/evenkeel/discovery"
+	"github.com/evenkeel-go/evenkeel/session"
 )
 
 // stub answers at once, so that what is measured is what is around it.
@@ -86,6 +87,77 @@ func BenchmarkStub(b *testing.B) {
 					roundTrip(row.rt, req)
 				}
 			})
+		})
+	}
+}
+
+// BenchmarkSession measures what it costs that a caller is kept at its endpoint.
+func BenchmarkSession(b *testing.B) {
+	known := func(*http.Request) string { return "user-42" }
+	for _, row := range []struct {
+		name    string
+		options []evenkeel.Option
+	}{
+		{"none", nil},
+		{"cookie", []evenkeel.Option{evenkeel.WithSession(session.Policy{By: session.Cookie{Secret: secret}})}},
+		{"key", []evenkeel.Option{evenkeel.WithSession(session.Policy{By: session.Key{From: []session.Property{{Func: known}}}})}},
+		{"hash", []evenkeel.Option{evenkeel.WithSession(session.Policy{By: session.Hash{From: []session.Property{{Func: known}}}})}},
+	} {
+		rt := stubbed(b, 3, row.options...)
+		req := getRequest(b, "http://users/api/users/42")
+		resp, err := rt.RoundTrip(req)
+		require.NoError(b, err)
+		_ = resp.Body.Close()
+		for _, c := range resp.Cookies() {
+			req.AddCookie(c)
+		}
+		b.Run(row.name+"/single", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				roundTrip(rt, req)
+			}
+		})
+		b.Run(row.name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					roundTrip(rt, req)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkServices measures what it costs that a request finds its service by name, and that it
+// is sent to another host than it is written for.
+func BenchmarkServices(b *testing.B) {
+	options := []evenkeel.Option{
+		evenkeel.WithResolver(discovery.Static{"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"}),
+		evenkeel.WithEndpointTransport(func(discovery.Endpoint) http.RoundTripper { return stub{http.Header{}} }),
+	}
+	services := map[string]evenkeel.Service{"users": {}, "orders": {Target: "http://orders.internal:8080"}}
+	for i := range 100 {
+		services[fmt.Sprintf("service-%d", i)] = evenkeel.Service{}
+	}
+	s, err := evenkeel.NewServices(evenkeel.ServicesConfig{Services: services, Defaults: options})
+	require.NoError(b, err)
+	defer s.Close()
+	for _, row := range []struct {
+		name string
+		rt   http.RoundTripper
+		url  string
+	}{
+		{"direct", stubbed(b, 3), "http://users/api/users/42"},
+		{"services/http", s, "http://users/api/users/42"},
+		{"services/lb", s, "lb://users/api/users/42"},
+		{"services/another host", s, "lb://orders/api/users/42"},
+	} {
+		req := getRequest(b, row.url)
+		b.Run(row.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				roundTrip(row.rt, req)
+			}
 		})
 	}
 }

@@ -2,7 +2,9 @@ package session
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,8 +140,9 @@ func (c *Cookie) secure(req *http.Request) bool {
 	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
 }
 
-// issue adds the cookie to the headers of an answer.
-func (c *Cookie) issue(h http.Header, value string, now time.Time, secure bool) {
+// issue adds the cookie to the headers of an answer. It makes a map of its own for that, since a transport
+// of the user's may give the same one to several.
+func (c *Cookie) issue(resp *http.Response, value string, now time.Time, secure bool) {
 	cookie := http.Cookie{
 		Name: c.Name, Value: value, Path: c.Path, Domain: c.Domain,
 		Secure: secure, HttpOnly: true, SameSite: c.SameSite,
@@ -148,7 +151,10 @@ func (c *Cookie) issue(h http.Header, value string, now time.Time, secure bool) 
 		cookie.MaxAge = int(c.MaxAge / time.Second)
 		cookie.Expires = now.Add(c.MaxAge)
 	}
-	h.Add("Set-Cookie", cookie.String())
+	h := make(http.Header, len(resp.Header)+1)
+	maps.Copy(h, resp.Header)
+	h["Set-Cookie"] = append(slices.Clip(h["Set-Cookie"]), cookie.String())
+	resp.Header = h
 }
 
 // sets reports whether the headers of an answer set the cookie already: the server's wins.

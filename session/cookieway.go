@@ -130,10 +130,7 @@ func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good boo
 		t = w.signers[0].tag(endpoint)
 	}
 	now := v.keeper.clock.Now()
-	if resp.Header == nil {
-		resp.Header = http.Header{}
-	}
-	w.issue(resp.Header, w.signers[0].seal(t, now), now, v.secure)
+	w.issue(resp, w.signers[0].seal(t, now), now, v.secure)
 	if home != endpoint {
 		v.pinned(home, endpoint, v.moving())
 	}

@@ -49,7 +49,7 @@ func TestSeal_KeysAreDerived_S03(t *testing.T) {
 	}{
 		{secretNo(1), target, "evenkeel"},
 		{secretNo(2), target, "evenkeel"},
-		{append(secretNo(1), 0), target, "evenkeel"},
+		{append(secretNo(1), 1), target, "evenkeel"},
 		{secretNo(1), "http://orders:80", "evenkeel"},
 		{secretNo(1), target + "e", "venkeel"},
 		{secretNo(1), target + "evenkeel", ""},
@@ -95,8 +95,10 @@ func TestCookie_Forged_S03(t *testing.T) {
 	refuses(t, s, strictly.EncodeToString(zero[:]), errForged, "zeros under our number")
 	other := strings.Clone(sealed(s, "b:80", dawn.Add(time.Second)))
 	mine := sealed(s, "a:80", dawn)
-	for i := 1; i < len(mine); i++ {
-		refuses(t, s, mine[:i]+other[i:], errForged, fmt.Sprintf("two values, put together at %d", i))
+	for i := range mine {
+		if both := mine[:i] + other[i:]; both != mine && both != other {
+			refuses(t, s, both, errForged, fmt.Sprintf("two values, put together at %d", i))
+		}
 	}
 }
 
@@ -128,27 +130,27 @@ func TestCookie_NotCanonical_S03(t *testing.T) {
 	last := strings.IndexByte(urlSafe, value[len(value)-1])
 	require.Zero(t, last&3, "two bits are of no use")
 	rows := map[string]string{
-		"trailing bits 1":       value[:38] + urlSafe[last|1:last|1+1],
-		"trailing bits 2":       value[:38] + urlSafe[last|2:last|2+1],
-		"trailing bits 3":       value[:38] + urlSafe[last|3:last|3+1],
-		"padding":               value + "=",
-		"padding in place":      value[:38] + "=",
-		"padding before":        "=" + value[:38],
-		"plus":                  strings.ReplaceAll(value, "-", "+"),
-		"slash":                 strings.ReplaceAll(value, "_", "/"),
-		"space before":          " " + value,
-		"space after":           value + " ",
-		"space in place":        value[:20] + " " + value[21:],
-		"line feed":             value[:20] + "\n" + value[20:],
-		"line feed in place":    value[:38] + "\n",
-		"carriage return":       "\r" + value,
-		"zero byte":             value[:38] + "\x00",
-		"high byte":             value[:38] + "\xff",
-		"percent":               strings.ReplaceAll(value, "-", "%2D"),
-		"lower case":            strings.ToLower(value),
-		"quotes":                `"` + value + `"`,
-		"hexadecimal":           fmt.Sprintf("%x", value)[:39],
-		"all line feeds":        strings.Repeat("\n", 39),
+		"trailing bits 1":        value[:38] + urlSafe[last|1:last|1+1],
+		"trailing bits 2":        value[:38] + urlSafe[last|2:last|2+1],
+		"trailing bits 3":        value[:38] + urlSafe[last|3:last|3+1],
+		"padding":                value + "=",
+		"padding in place":       value[:38] + "=",
+		"padding before":         "=" + value[:38],
+		"plus":                   strings.ReplaceAll(value, "-", "+"),
+		"slash":                  strings.ReplaceAll(value, "_", "/"),
+		"space before":           " " + value,
+		"space after":            value + " ",
+		"space in place":         value[:20] + " " + value[21:],
+		"line feed":              value[:20] + "\n" + value[20:],
+		"line feed in place":     value[:38] + "\n",
+		"carriage return":        "\r" + value,
+		"zero byte":              value[:38] + "\x00",
+		"high byte":              value[:38] + "\xff",
+		"percent":                strings.ReplaceAll(value, "-", "%2D"),
+		"lower case":             strings.ToLower(value),
+		"quotes":                 `"` + value + `"`,
+		"hexadecimal":            fmt.Sprintf("%x", value)[:39],
+		"all line feeds":         strings.Repeat("\n", 39),
 		"standard, with padding": base64.StdEncoding.EncodeToString([]byte(value)),
 	}
 	_, _, err := s.open(value)
@@ -163,7 +165,7 @@ func TestCookie_Foreign_S03(t *testing.T) {
 	s := newTestSigner()
 	for about, other := range map[string]*signer{
 		"another secret":   newSigner(secretNo(2), target, "evenkeel"),
-		"a longer secret":  newSigner(append(secretNo(1), 0), target, "evenkeel"),
+		"a longer secret":  newSigner(append(secretNo(1), 1), target, "evenkeel"),
 		"another target":   newSigner(secretNo(1), "http://orders:80", "evenkeel"),
 		"another port":     newSigner(secretNo(1), "http://users:8080", "evenkeel"),
 		"another name":     newSigner(secretNo(1), target, "evenkeel2"),
