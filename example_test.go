@@ -57,6 +57,51 @@ func ExampleNew() {
 	// hello from users.internal
 }
 
+// One client for many services: defaults for all, options for some, and names in place of addresses.
+func ExampleNewServices() {
+	users, stopUsers := backend()
+	defer stopUsers()
+	orders, stopOrders := backend()
+	defer stopOrders()
+	services, err := evenkeel.NewServices(evenkeel.ServicesConfig{
+		Defaults: []evenkeel.Option{evenkeel.WithTimeout(10 * time.Second)},
+		Services: map[string]evenkeel.Service{
+			"users": {
+				Target:  "http://users.internal",
+				Options: []evenkeel.Option{evenkeel.WithResolver(discovery.Static{users})},
+			},
+			"orders": {
+				Target: "http://orders.internal:8080",
+				Options: []evenkeel.Option{
+					evenkeel.WithResolver(discovery.Static{orders}),
+					evenkeel.WithRetry(retry.Policy{MaxAttempts: 1}),
+				},
+			},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer services.Close()
+
+	client := &http.Client{Transport: services}
+	for _, url := range []string{"http://users/api/users/42", "lb://orders/api/orders/7"} {
+		resp, err := client.Get(url)
+		if err != nil {
+			log.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		fmt.Println(string(body))
+	}
+	_, err = client.Get("http://nobody/")
+	fmt.Println(errors.Is(err, evenkeel.ErrUnknownService))
+	// Output:
+	// hello from users.internal
+	// hello from orders.internal:8080
+	// true
+}
+
 // New reports all that is wrong at once.
 func ExampleNew_badInput() {
 	_, err := evenkeel.New("users:8080",

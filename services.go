@@ -269,9 +269,6 @@ func (s *Services) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.serve(req)
 }
 
-// errNoTLS refuses to send in the clear what was meant to be encrypted.
-var errNoTLS = fmt.Errorf("%w: https was asked for, and the service's target is http", ErrWrongTarget)
-
 // route returns the transport for a request, and makes it if need be, or says why there is none.
 func (s *Services) route(req *http.Request) (*Transport, *Error) {
 	m, name := s.index.Load().find(req.URL)
@@ -293,7 +290,7 @@ func (s *Services) route(req *http.Request) (*Transport, *Error) {
 		}
 	}
 	if !m.allows(req.URL.Scheme) {
-		return fail(outcome.WrongTarget, errNoTLS)
+		return fail(outcome.WrongTarget, fmt.Errorf("%w: https was asked for, and the service's target is http", ErrWrongTarget))
 	}
 	return m.transport.Load(), nil
 }
@@ -399,7 +396,7 @@ func (s *Services) make(ctx context.Context, p *pending, name string) {
 	p.found = true
 	s.mu.Unlock()
 	if !wanted {
-		return // nobody looks at it
+		return // nobody looks at it, and another search may be under way
 	}
 	var t *Transport
 	if p.err == nil && ctx.Err() == nil {
@@ -507,8 +504,9 @@ func (s *Services) CloseIdleConnections() {
 }
 
 // Shutdown refuses new calls, waits until those under way at all services have ended, their response
-// bodies included, and closes the services. If ctx ends first, it closes them all the same. The error
-// joins those of [Transport.Shutdown], each with the name of its service.
+// bodies included, and closes the services. If ctx ends first, it closes them all the same. As Close
+// does, it waits for [ServicesConfig.Find] to return. The error joins those of [Transport.Shutdown],
+// each with the name of its service.
 func (s *Services) Shutdown(ctx context.Context) error {
 	return s.end(func(t *Transport) error { return t.Shutdown(ctx) })
 }

@@ -75,26 +75,25 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
-		t, pinned := s.plainTier, false
+		must, pinned := false, false
 		switch {
 		case info.Pin != nil && s.directory == nil && p.beginPins():
 			news = true
 			continue
-		case t != nil && len(info.Tried) == 0 && info.Pin == nil:
-			c = &s.plain.candidates[s.plain.picker.Pick(info)]
+		case s.plainTier != nil && len(info.Tried) == 0 && info.Pin == nil:
+			c, must = &s.plain.candidates[s.plain.picker.Pick(info)], s.plainTier.ill
 		default:
 			var err error
-			if c, t, err = p.choose(s, &info); err != nil {
+			if c, must, pinned, err = p.choose(s, &info); err != nil {
 				return Pick{}, news, err
 			}
-			pinned = t == wellTier || t == illTier
 		}
 		if c.node.Acquire() != node.Granted {
 			continue // removed since: a newer snapshot is there; or another was faster
 		}
 		pick := node.Pick{Node: c.node, Observer: c.observer, Counted: s.counted}
 		if gate := c.node.Gate(); gate != nil {
-			a := gate.Acquire(info.Now, t.ill)
+			a := gate.Acquire(info.Now, must)
 			if a.Changed || !a.OK {
 				p.catchUp(c.node.Watcher().(*member))
 				news = true
@@ -118,25 +117,26 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 	}
 }
 
-// choose decides where among the endpoints to pick, and picks.
-func (p *Pool) choose(s *snapshot, info *Info) (*Candidate, *tier, error) {
+// choose decides where among the endpoints to pick, and picks. It also tells whether the endpoint's
+// health is ignored, and whether the attempt was pinned to it.
+func (p *Pool) choose(s *snapshot, info *Info) (c *Candidate, must, pinned bool, err error) {
 	from, err := s.cluster(info)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, false, err
 	}
 	if info.Pin != nil {
-		if c, t, err := s.pinned(from, info); c != nil || err != nil {
-			return c, t, err
+		if c, must, err := s.pinned(from, info); c != nil || err != nil {
+			return c, must, true, err
 		}
 	}
 	if from.cause != nil {
-		return nil, nil, p.refusal(from)
+		return nil, false, false, p.refusal(from)
 	}
 	c, t := s.pick(from, info)
 	if c == nil {
-		return nil, nil, errNoRoom
+		return nil, false, false, errNoRoom
 	}
-	return c, t, nil
+	return c, t.ill, false, nil
 }
 
 // Others reports whether there is an available endpoint for the call that is not

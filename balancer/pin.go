@@ -62,48 +62,39 @@ func (p *Pool) directoryLocked() directory {
 	return p.directory
 }
 
-// The tiers of endpoints that are picked beside all tiers.
-var (
-	wellTier = &tier{}
-	illTier  = &tier{ill: true}
-)
-
-// pinned returns the endpoint to which the attempt is pinned, with a tier that says whether its health is
-// ignored. It returns nil if that cannot be picked, with an error if no other will do.
-func (s *snapshot) pinned(from *cluster, info *Info) (*Candidate, *tier, error) {
+// pinned returns the endpoint to which the attempt is pinned, and whether it is picked although its health
+// is in doubt. It returns nil if it cannot be picked, with an error if no other will do.
+func (s *snapshot) pinned(from *cluster, info *Info) (_ *Candidate, must bool, _ error) {
 	for at := s.directory[info.Pin.ID]; at != nil; at = at.next {
-		if t, _ := s.fits(at, from, info); t != nil {
-			return &at.Candidate, t, nil
+		if must, why := fits(at, from, info); why == fitting {
+			return &at.Candidate, must, nil
 		}
 	}
 	if !info.Pin.Strict || s.directory == nil { // without one, the cluster says why
-		return nil, nil, nil
+		return nil, false, nil
 	}
-	return nil, nil, s.pinnedElsewhere(from, info)
+	return nil, false, s.pinnedElsewhere(from, info)
 }
 
-// fits returns the tier of an endpoint that can be picked for a pin, or nil and why it cannot.
-func (s *snapshot) fits(at *home, from *cluster, info *Info) (t *tier, why misfit) {
+// fits reports whether an endpoint can be picked for a pin, or why it cannot, and whether its health has
+// to be ignored for that.
+func fits(at *home, from *cluster, info *Info) (must bool, why misfit) {
 	n := at.node
 	reasons := n.Reasons()
-	t = wellTier
-	if reasons&^keeps != 0 {
-		if reasons&(node.Removed|node.ForcedOpen) != 0 || !from.ignoresHealth(at.rank) {
-			return nil, unavailable
-		}
-		t = illTier
-	}
+	must = reasons&^keeps != 0
 	switch {
+	case must && (reasons&(node.Removed|node.ForcedOpen) != 0 || !from.ignoresHealth(at.rank)):
+		return must, unavailable
 	case !from.has(n):
-		return nil, offRoute
+		return must, offRoute
 	case !info.Pin.Strict && slices.Contains(info.Tried, n.Serial()):
-		return nil, tried
+		return must, tried
 	case reasons&(node.Draining|node.Withdrawn) != 0 && at.member.drained(info):
-		return nil, drained
+		return must, drained
 	case n.Full():
-		return nil, full
+		return must, full
 	}
-	return t, fitting
+	return must, fitting
 }
 
 // misfit is why an endpoint cannot be picked for a pin.
@@ -124,7 +115,7 @@ func (s *snapshot) misfit(from *cluster, info *Info) (misfit, *home) {
 	if at == nil {
 		return unavailable, nil
 	}
-	_, why := s.fits(at, from, info)
+	_, why := fits(at, from, info)
 	return why, at
 }
 

@@ -26,23 +26,20 @@ const (
 	sealedTag  = 5
 	sealedMAC  = 13
 	sealedLen  = 29
+	sealedText = (sealedLen*8 + 5) / 6
 
 	macLen = sealedLen - sealedMAC
 )
-
-var sealedText = base64.RawURLEncoding.EncodedLen(sealedLen)
-
-// strictly refuses what decodes to the same bytes without being the same text.
-var strictly = base64.RawURLEncoding.Strict()
 
 // tag stands for an endpoint in cookies.
 type tag [sealedMAC - sealedTag]byte
 
 // signer signs and verifies with one secret. It is safe for concurrent use.
 type signer struct {
-	id   byte
-	tags []byte    // the key of tags
-	macs sync.Pool // of *mac
+	id     byte
+	tags   []byte           // the key of tags
+	macs   sync.Pool        // of *mac
+	base64 *base64.Encoding // refuses what decodes to the same bytes without being the same text
 }
 
 // mac is an HMAC with the room that it needs, so that verifying allocates nothing.
@@ -64,7 +61,7 @@ func newSigner(secret Secret, target, name string) *signer {
 		return h.Sum(nil)
 	}
 	key := derive("mac")
-	s := &signer{id: derive("id")[0], tags: derive("tag")}
+	s := &signer{id: derive("id")[0], tags: derive("tag"), base64: base64.RawURLEncoding.Strict()}
 	s.macs.New = func() any { return &mac{Hash: hmac.New(sha256.New, key)} }
 	return s
 }
@@ -85,7 +82,7 @@ func (s *signer) seal(t tag, now time.Time) string {
 	binary.BigEndian.PutUint32(m.raw[sealedDate:], uint32(now.Unix()))
 	copy(m.raw[sealedTag:], t[:])
 	copy(m.raw[sealedMAC:], m.sign())
-	return base64.RawURLEncoding.EncodeToString(m.raw[:])
+	return s.base64.EncodeToString(m.raw[:])
 }
 
 // sign returns the signature of what is in raw.
@@ -110,9 +107,9 @@ func (s *signer) open(value string) (t tag, issued time.Time, err error) {
 	if len(value) != sealedText {
 		return t, issued, errMalformed
 	}
-	var text [(sealedLen*8 + 5) / 6]byte
+	var text [sealedText]byte
 	copy(text[:], value)
-	if n, err := strictly.Decode(m.raw[:], text[:]); err != nil || n != sealedLen {
+	if n, err := s.base64.Decode(m.raw[:], text[:]); err != nil || n != sealedLen {
 		return t, issued, errMalformed
 	}
 	if m.raw[0] != s.id || !hmac.Equal(m.raw[sealedMAC:], m.sign()) {

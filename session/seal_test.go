@@ -13,6 +13,9 @@ import (
 
 const target = "http://users:80"
 
+// strictly is the encoding of values.
+var strictly = base64.RawURLEncoding.Strict()
+
 func newTestSigner() *signer { return newSigner(secretNo(1), target, "evenkeel") }
 
 // sealed returns a value that opens.

@@ -76,7 +76,10 @@ func (e *Errors) Under(name string, err error) {
 			e.Under(name, part)
 		}
 	default:
-		e.list = append(e.list, fmt.Errorf("%s: %w", name, err))
+		if name != "" {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		e.list = append(e.list, err)
 	}
 }
 
