@@ -84,9 +84,7 @@ func (b *builder) build(s *snapshot, members []*member) {
 		r := &s.routes[i]
 		r.values = map[string]*cluster{}
 		for value, of := range byAttribute(members, r.Attribute) {
-			c := b.cluster(of, r.Attribute+"="+value)
-			c.attribute, c.value = r.Attribute, value
-			r.values[value] = c
+			r.values[value] = b.cluster(of, r.Attribute+"="+value)
 		}
 	}
 }

@@ -121,13 +121,13 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 // health is ignored, and whether the attempt was pinned to it.
 func (p *Pool) choose(s *snapshot, info *Info) (c *Candidate, must, pinned bool, err error) {
 	from, err := s.cluster(info)
-	if err != nil {
-		return nil, false, false, err
-	}
 	if info.Pin != nil {
 		if c, must, err := s.pinned(from, info); c != nil || err != nil {
 			return c, must, true, err
 		}
+	}
+	if err != nil {
+		return nil, false, false, err
 	}
 	if from.cause != nil {
 		return nil, false, false, p.refusal(from)

@@ -66,7 +66,7 @@ func (p *Pool) directoryLocked() directory {
 // is in doubt. It returns nil if it cannot be picked, with an error if no other will do.
 func (s *snapshot) pinned(from *cluster, info *Info) (_ *Candidate, must bool, _ error) {
 	for at := s.directory[info.Pin.ID]; at != nil; at = at.next {
-		if must, why := fits(at, from, info); why == fitting {
+		if must, why := s.fits(at, from, info); why == fitting {
 			return &at.Candidate, must, nil
 		}
 	}
@@ -78,15 +78,16 @@ func (s *snapshot) pinned(from *cluster, info *Info) (_ *Candidate, must bool, _
 
 // fits reports whether an endpoint can be picked for a pin, or why it cannot, and whether its health has
 // to be ignored for that.
-func fits(at *home, from *cluster, info *Info) (must bool, why misfit) {
+func (s *snapshot) fits(at *home, from *cluster, info *Info) (must bool, why misfit) {
 	n := at.node
 	reasons := n.Reasons()
+	among, onRoute := s.among(n, from, info)
 	must = reasons&^keeps != 0
 	switch {
-	case must && (reasons&(node.Removed|node.ForcedOpen) != 0 || !from.ignoresHealth(at.rank)):
-		return must, unavailable
-	case !from.has(n):
+	case !onRoute:
 		return must, offRoute
+	case must && (reasons&(node.Removed|node.ForcedOpen) != 0 || !among.ignoresHealth(at.rank)):
+		return must, unavailable
 	case !info.Pin.Strict && slices.Contains(info.Tried, n.Serial()):
 		return must, tried
 	case reasons&(node.Draining|node.Withdrawn) != 0 && at.member.drained(info):
@@ -109,14 +110,16 @@ const (
 	full
 )
 
-// misfit returns why the endpoint of a pin cannot be picked, and that home; nil if there is none.
+// misfit returns why the endpoint of a pin cannot be picked, and that home; nil if there is none. Of several,
+// one that is well counts.
 func (s *snapshot) misfit(from *cluster, info *Info) (misfit, *home) {
-	at := s.directory[info.Pin.ID]
-	if at == nil {
-		return unavailable, nil
+	first := s.directory[info.Pin.ID]
+	for at := first; at != nil; at = at.next {
+		if _, why := s.fits(at, from, info); why != unavailable {
+			return why, at
+		}
 	}
-	_, why := fits(at, from, info)
-	return why, at
+	return unavailable, first
 }
 
 // describe says why in a few words.
@@ -162,21 +165,34 @@ func (p *Pool) missed(info *Info) string {
 		return ""
 	}
 	s := p.snapshot.Load()
-	from, err := s.cluster(info)
-	if err != nil {
-		return offRoute.describe(nil)
-	}
+	from, _ := s.cluster(info)
 	why, at := s.misfit(from, info)
 	return why.describe(at)
 }
 
-// has reports whether an endpoint belongs to the cluster.
-func (c *cluster) has(n *node.Node) bool {
-	return c.attribute == "" || n.Published().Attributes[c.attribute] == c.value
+// among returns the endpoints to which a route leads that leads to this one: from, where the request
+// goes without a pin, or where it asks to go, although nobody is there who takes new sessions.
+func (s *snapshot) among(n *node.Node, from *cluster, info *Info) (_ *cluster, onRoute bool) {
+	for i := range s.routes {
+		r := &s.routes[i]
+		value, applies := r.wish(info.Request)
+		has := n.Published().Attributes[r.Attribute]
+		switch {
+		case !applies:
+			continue
+		case has == value:
+			return r.values[value], true
+		}
+		return from, from != nil && (from == s.main || (from == r.values[r.Default] && has == r.Default))
+	}
+	return s.main, true
 }
 
 // ignoresHealth reports whether the endpoints of a rank are picked whatever is said of their health.
 func (c *cluster) ignoresHealth(r rank) bool {
+	if c == nil {
+		return false
+	}
 	for i := range c.tiers {
 		if c.tiers[i].rank == r {
 			return c.tiers[i].ill

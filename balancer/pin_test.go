@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -381,7 +380,7 @@ func TestPin_ClosedPool(t *testing.T) {
 		for _, strict := range []bool{false, true} {
 			_, err := p.Pick(pinnedTo(p, "a:80", strict))
 			assert.ErrorIs(t, err, ErrClosed)
-			assert.False(t, errors.Is(err, ErrPinned))
+			assert.NotErrorIs(t, err, ErrPinned)
 		}
 	}
 }

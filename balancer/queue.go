@@ -177,7 +177,7 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 	defer q.mu.Unlock() // also if the key function of a user panics
 	news = p.serveLocked()
 	// What is left for us may be of no use to those before us.
-	if q.waiters.Len() == 0 || p.snapshot.Load().various() {
+	if q.waiters.Len() == 0 || p.snapshot.Load().various() || info.Pin != nil {
 		var picked bool
 		w.pick, picked, err = p.pick(info)
 		news = news || picked

@@ -48,12 +48,9 @@ func newRoutings(routes []Route) []routing {
 // lead returns the endpoints for a request. applies is false where the route has
 // nothing to say; nil means that the request fails.
 func (r *routing) lead(req *http.Request, anyEndpoint *cluster) (c *cluster, applies bool) {
-	value, ok := r.from.Value(req)
-	if !ok {
-		if r.Default == "" {
-			return nil, false
-		}
-		value = r.Default
+	value, applies := r.wish(req)
+	if !applies {
+		return nil, false
 	}
 	c = r.values[value]
 	if c != nil && (c.healthy || r.Fallback == FallbackFail) {
@@ -71,6 +68,14 @@ func (r *routing) lead(req *http.Request, anyEndpoint *cluster) (c *cluster, app
 		return c, true // they would rather leave, or are new: better than nobody
 	}
 	return other, true
+}
+
+// wish returns the value that a request asks for, false if the route has nothing to say.
+func (r *routing) wish(req *http.Request) (value string, applies bool) {
+	if value, applies = r.from.Value(req); !applies {
+		value = r.Default
+	}
+	return value, value != ""
 }
 
 // refused says that no endpoint has the value that the request asks for.

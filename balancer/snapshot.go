@@ -33,8 +33,6 @@ type cluster struct {
 	cause  error       // why nothing may be picked, nil if something may
 	gates  []node.Gate // of those that are to blame, if breakers are
 
-	attribute, value string // what its endpoints have, where it is that of a route
-
 	healthy  bool         // some endpoint is available
 	served   bool         // so, or is forgiven
 	forgiven node.Reasons // that are none, because nobody is available otherwise

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"maps"
 	"net/http"
 	"slices"
@@ -67,7 +66,6 @@ func (c Cookie) withDefaults() Kind {
 	field.Default(&c.Name, defaultName)
 	field.Default(&c.Path, "/")
 	field.Default(&c.SameSite, http.SameSiteLaxMode)
-	c.Secret, c.Previous = bytes.Clone(c.Secret), bytes.Clone(c.Previous)
 	return c
 }
 
@@ -78,12 +76,14 @@ func (c Cookie) validate() error {
 		errs.Add("Name", c.Name, "must be a token (RFC 9110, section 5.6.2)")
 	}
 	c.Secret.validate("Secret", &errs)
-	if len(c.Previous) > 0 {
+	if c.Previous != (Secret{}) {
 		c.Previous.validate("Previous", &errs)
-		errs.Check(!bytes.Equal(c.Secret, c.Previous), "Previous", c.Previous, "must not be the Secret again")
+		errs.Check(!c.Secret.Equal(c.Previous), "Previous", c.Previous, "must not be the Secret again")
 	}
-	errs.Check(c.Path[0] == '/' && isAttribute(c.Path), "Path", c.Path, "must begin with a slash and have no semicolon or control character")
-	errs.Check(c.Domain == "" || isDomain(c.Domain), "Domain", c.Domain, "must be a domain name")
+	// What net/http does not take, it leaves out of each cookie, and logs.
+	errs.Check(c.Path[0] == '/' && (&http.Cookie{Name: "a", Path: c.Path}).Valid() == nil, "Path", c.Path,
+		"must begin with a slash and have no semicolon or control character")
+	errs.Check((&http.Cookie{Name: "a", Domain: c.Domain}).Valid() == nil && !strings.HasSuffix(c.Domain, "."), "Domain", c.Domain, "must be a domain name")
 	errs.Check(c.MaxAge == 0 || c.MaxAge >= minMaxAge, "MaxAge", c.MaxAge, "must be at least 1s, or 0 for until the browser is closed")
 	errs.Check(c.MaxAge <= maxMaxAge, "MaxAge", c.MaxAge, "must be at most 400 days, which is what browsers keep")
 	errs.Check(c.Secure <= SecureNever, "Secure", c.Secure, "must be one of the constants")
@@ -94,7 +94,8 @@ func (c Cookie) validate() error {
 	default:
 		errs.Add("SameSite", c.SameSite, "must be Lax, Strict or None")
 	}
-	host, secure := strings.HasPrefix(c.Name, "__Host-"), strings.HasPrefix(c.Name, "__Secure-")
+	name := strings.ToLower(c.Name) // as browsers compare them
+	host, secure := strings.HasPrefix(name, "__host-"), strings.HasPrefix(name, "__secure-")
 	errs.Check(!host && !secure || c.Secure == SecureAlways, "Secure", c.Secure, "must be SecureAlways for a name that begins with __Host- or __Secure-")
 	errs.Check(!host || c.Path == "/" && c.Domain == "", "Name", c.Name, "must not begin with __Host- where there is a Path or a Domain")
 	return errs.Err()
@@ -106,24 +107,6 @@ const (
 	minMaxAge = time.Second
 	maxMaxAge = 400 * 24 * time.Hour
 )
-
-// isAttribute reports whether s can be the value of a cookie's attribute.
-func isAttribute(s string) bool {
-	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' || c == ';' })
-}
-
-// isDomain reports whether s is a domain name, which may begin with a dot.
-func isDomain(s string) bool {
-	s = strings.TrimPrefix(s, ".")
-	for _, label := range strings.Split(s, ".") {
-		if label == "" || strings.ContainsFunc(label, func(c rune) bool {
-			return c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
-		}) {
-			return false
-		}
-	}
-	return true
-}
 
 // secure reports whether the cookie for the answer to this request is to be sent over TLS only.
 func (c *Cookie) secure(req *http.Request) bool {

@@ -20,16 +20,16 @@ func TestCookie_NamesTheField_P02(t *testing.T) {
 		field  string
 		change func(*Cookie)
 	}{
-		{"Secret", func(c *Cookie) { c.Secret = nil }},
+		{"Secret", func(c *Cookie) { c.Secret = NewSecret(nil) }},
 		{"Secret", func(c *Cookie) { c.Secret = Secret{} }},
-		{"Secret", func(c *Cookie) { c.Secret = secretNo(1)[:31] }},
-		{"Secret", func(c *Cookie) { c.Secret = make(Secret, 32) }},
-		{"Secret", func(c *Cookie) { c.Secret = Secret(bytes.Repeat([]byte{0xff}, 64)) }},
-		{"Secret", func(c *Cookie) { c.Secret = Secret(strings.Repeat("x", 32)) }},
+		{"Secret", func(c *Cookie) { c.Secret = short(1) }},
+		{"Secret", func(c *Cookie) { c.Secret = NewSecret(make([]byte, 32)) }},
+		{"Secret", func(c *Cookie) { c.Secret = NewSecret(bytes.Repeat([]byte{0xff}, 64)) }},
+		{"Secret", func(c *Cookie) { c.Secret = NewSecret([]byte(strings.Repeat("x", 32))) }},
 		{"Previous", func(c *Cookie) { c.Previous = secretNo(1) }},
-		{"Previous", func(c *Cookie) { c.Previous = secretNo(2)[:31] }},
-		{"Previous", func(c *Cookie) { c.Previous = Secret{1} }},
-		{"Previous", func(c *Cookie) { c.Previous = make(Secret, 32) }},
+		{"Previous", func(c *Cookie) { c.Previous = short(2) }},
+		{"Previous", func(c *Cookie) { c.Previous = NewSecret([]byte{1}) }},
+		{"Previous", func(c *Cookie) { c.Previous = NewSecret(make([]byte, 32)) }},
 		{"Name", func(c *Cookie) { c.Name = " " }},
 		{"Name", func(c *Cookie) { c.Name = "a b" }},
 		{"Name", func(c *Cookie) { c.Name = "a;b" }},
@@ -99,7 +99,7 @@ func TestCookie_AllProblemsAtOnce_P02(t *testing.T) {
 	t.Parallel()
 	err := Policy{
 		By: Cookie{
-			Name: "a b", Secret: secretNo(1)[:31], Previous: make(Secret, 40), Path: "x", Domain: "a..b", MaxAge: -1, Secure: 7, SameSite: 9,
+			Name: "a b", Secret: short(1), Previous: NewSecret(make([]byte, 40)), Path: "x", Domain: "a..b", MaxAge: -1, Secure: 7, SameSite: 9,
 		},
 		DrainFor: -1, StoreTimeout: -1,
 	}.Validate()

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"net/http"
 	"time"
 
@@ -27,7 +26,7 @@ type known struct {
 func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *cookieWay) *cookieWay {
 	w := &cookieWay{Cookie: c}
 	for _, secret := range []Secret{c.Secret, c.Previous} {
-		if len(secret) == 0 {
+		if secret == (Secret{}) {
 			continue
 		}
 		s, before := newSigner(secret, target, c.Name), known{}
@@ -52,9 +51,9 @@ func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *
 func (w *cookieWay) signs(secret Secret, name string) int {
 	switch {
 	case w == nil || w.Name != name:
-	case bytes.Equal(w.Secret, secret):
+	case w.Secret.Equal(secret):
 		return 0
-	case bytes.Equal(w.Previous, secret):
+	case w.Previous.Equal(secret):
 		return 1
 	}
 	return -1
@@ -103,7 +102,7 @@ func (w *cookieWay) open(v *visit, value string, now time.Time) (err error) {
 		switch {
 		case age < -mostAhead:
 			return errFuture
-		case w.MaxAge > 0 && age > w.MaxAge:
+		case w.MaxAge > 0 && age >= w.MaxAge+time.Second: // the date is without its part of a second
 			return errExpired
 		}
 		v.renew = i > 0 || (w.MaxAge > 0 && age > w.MaxAge/4)

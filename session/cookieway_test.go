@@ -237,8 +237,8 @@ func TestCookie_SeveralOfTheName(t *testing.T) {
 // A caller that changes its slice later changes nothing.
 func TestCookie_SecretIsCopied(t *testing.T) {
 	t.Parallel()
-	current, previous := secretNo(1), secretNo(2)
-	n := newNoted(t, Cookie{Secret: current, Previous: previous})
+	current, previous := keyNo(1), keyNo(2)
+	n := newNoted(t, Cookie{Secret: NewSecret(current), Previous: NewSecret(previous)})
 	clear(current)
 	clear(previous)
 	n.Endpoints(listed("a:80"))

@@ -78,7 +78,7 @@ func threeServers() (servers running, endpoints discovery.Static) {
 // What is wrong with a policy is told all at once, by the names of its fields, and no secret is in it.
 func ExamplePolicy_Validate() {
 	p := session.Policy{
-		By:       session.Cookie{Secret: session.Secret("hunter2"), SameSite: http.SameSiteNoneMode},
+		By:       session.Cookie{Secret: session.NewSecret([]byte("hunter2")), SameSite: http.SameSiteNoneMode},
 		DrainFor: -1,
 	}
 	fmt.Println(p.Validate())

@@ -21,13 +21,18 @@ var dawn = time.Date(2026, 3, 1, 6, 0, 0, 0, time.UTC)
 const hour = time.Hour
 
 // secretNo returns one of many secrets.
-func secretNo(n byte) Secret {
-	s := make(Secret, minSecret)
-	for i := range s {
-		s[i] = n*37 + byte(i)*11
+func secretNo(n byte) Secret { return NewSecret(keyNo(n)) }
+
+func keyNo(n byte) []byte {
+	key := make([]byte, minSecret)
+	for i := range key {
+		key[i] = n*37 + byte(i)*11
 	}
-	return s
+	return key
 }
+
+// short returns one that is too short by a byte.
+func short(n byte) Secret { return NewSecret(keyNo(n)[1:]) }
 
 // listed returns endpoints with these addresses.
 func listed(addresses ...string) []discovery.Endpoint {

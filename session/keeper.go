@@ -167,7 +167,8 @@ func (k *Keeper) storeLocked(users Store, ttl time.Duration, most int) (Store, e
 
 // Status is what a keeper has counted, and what it knows at one moment.
 type Status struct {
-	// New is how many sessions were pinned for the first time.
+	// New is how many sessions were pinned for the first time. Of one that begins with several
+	// calls at once, more than one may count.
 	New uint64
 	// Kept is how many calls went to the endpoint where they belong.
 	Kept uint64

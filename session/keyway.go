@@ -36,6 +36,8 @@ func (w *keyWay) lookup(v *visit, key string) {
 		v.belongs(endpoint)
 	case !ok && v.work.Strict && v.failed.Load():
 		v.refusal = fmt.Errorf("%w: the store cannot say which one it is", ErrUnavailable)
+	case !ok && v.work.Strict: // the caller has gone
+		v.refusal = context.Cause(v.record)
 	}
 }
 
@@ -66,7 +68,7 @@ func (w *keyWay) pin(v *visit, from, to string) (now string, ok bool) {
 
 func (w *keyWay) end(v *visit, _ *http.Response, endpoint string, good bool) {
 	home := v.home()
-	if v.key == "" || !good || home == endpoint {
+	if v.key == "" || !good || home == endpoint || (home == "" && v.failed.Load()) {
 		return
 	}
 	if now, ok := w.pin(v, home, endpoint); ok && now == endpoint {
@@ -92,14 +94,18 @@ func (w *learnWay) end(v *visit, resp *http.Response, endpoint string, good bool
 		return
 	}
 	v.key = learnt // it is the session's from now on
-	if now, ok := w.pin(v, "", endpoint); ok && now != endpoint {
-		w.pin(v, now, endpoint) // who set it last has it
+	now, ok := w.pin(v, "", endpoint)
+	if ok && now != endpoint {
+		_, ok = w.pin(v, now, endpoint) // who set it last has it
 	}
-	v.pinned("", endpoint, "")
+	if ok {
+		v.pinned("", endpoint, "")
+	}
 }
 
-// learnt returns the value that the answer sets, "" if it sets none or takes it back.
-func (w *learnWay) learnt(resp *http.Response, now func() time.Time) string {
+// learnt returns the value that the answer sets, "" if it sets none or takes it back. Of several, callers
+// keep the last one.
+func (w *learnWay) learnt(resp *http.Response, now func() time.Time) (value string) {
 	if w.Header != "" {
 		return resp.Header.Get(w.Header)
 	}
@@ -108,9 +114,13 @@ func (w *learnWay) learnt(resp *http.Response, now func() time.Time) string {
 			continue
 		}
 		c, err := http.ParseSetCookie(line)
-		if err == nil && c.Name == w.Cookie && c.MaxAge >= 0 && (c.Expires.IsZero() || c.Expires.After(now())) {
-			return c.Value
+		if err != nil || c.Name != w.Cookie {
+			continue
+		}
+		value = c.Value
+		if c.MaxAge < 0 || (c.MaxAge == 0 && !c.Expires.IsZero() && !c.Expires.After(now())) { // RFC 6265, section 5.3
+			value = ""
 		}
 	}
-	return ""
+	return value
 }

@@ -26,7 +26,8 @@ type Policy struct {
 	// discovery lists it. New sessions go elsewhere at once.
 	DrainFor time.Duration
 
-	// StoreTimeout bounds how long one call waits for the Store, over all that it asks there.
+	// StoreTimeout bounds how long one call waits for the Store, over all that it asks there. It should
+	// be longer than the store's own limit, if that has one, so that it learns that it is slow.
 	// Zero means 100ms. A [Table] is not bounded by it: it does not wait.
 	StoreTimeout time.Duration
 }
@@ -35,7 +36,8 @@ const defaultStoreTimeout = 100 * time.Millisecond
 
 // WithDefaults returns the policy as it is applied.
 func (p Policy) WithDefaults() Policy {
-	if p.By != nil {
+	switch p.By.(type) {
+	case Cookie, Learn, Route, Key, Hash:
 		p.By = p.By.withDefaults()
 	}
 	field.Default(&p.StoreTimeout, defaultStoreTimeout)

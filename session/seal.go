@@ -51,7 +51,7 @@ type mac struct {
 
 func newSigner(secret Secret, target, name string) *signer {
 	derive := func(purpose string) []byte {
-		h := hmac.New(sha256.New, secret)
+		h := hmac.New(sha256.New, secret.bytes())
 		for _, part := range []string{"evenkeel session 1", purpose, target, name} {
 			var length [8]byte
 			binary.BigEndian.PutUint64(length[:], uint64(len(part)))

@@ -52,7 +52,7 @@ func TestSeal_KeysAreDerived_S03(t *testing.T) {
 	}{
 		{secretNo(1), target, "evenkeel"},
 		{secretNo(2), target, "evenkeel"},
-		{append(secretNo(1), 1), target, "evenkeel"},
+		{NewSecret(append(keyNo(1), 1)), target, "evenkeel"},
 		{secretNo(1), "http://orders:80", "evenkeel"},
 		{secretNo(1), target + "e", "venkeel"},
 		{secretNo(1), target + "evenkeel", ""},
@@ -60,7 +60,7 @@ func TestSeal_KeysAreDerived_S03(t *testing.T) {
 		{secretNo(1), target, "Evenkeel"},
 	} {
 		s := newSigner(row.secret, row.target, row.name)
-		about := fmt.Sprintf("%x %q %q", []byte(row.secret), row.target, row.name)
+		about := fmt.Sprintf("%x %q %q", row.secret.bytes(), row.target, row.name)
 		assert.Empty(t, seen[s.tag("a:80")], about)
 		value := sealed(s, "a:80", dawn)
 		assert.Empty(t, values[value[len(value)-20:]], about)
@@ -168,7 +168,7 @@ func TestCookie_Foreign_S03(t *testing.T) {
 	s := newTestSigner()
 	for about, other := range map[string]*signer{
 		"another secret":   newSigner(secretNo(2), target, "evenkeel"),
-		"a longer secret":  newSigner(append(secretNo(1), 1), target, "evenkeel"),
+		"a longer secret":  newSigner(NewSecret(append(keyNo(1), 1)), target, "evenkeel"),
 		"another target":   newSigner(secretNo(1), "http://orders:80", "evenkeel"),
 		"another port":     newSigner(secretNo(1), "http://users:8080", "evenkeel"),
 		"another name":     newSigner(secretNo(1), target, "evenkeel2"),

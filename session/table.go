@@ -1,8 +1,10 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +19,7 @@ type TableConfig struct {
 	// What is older is never returned, and makes room as keys are added.
 	TTL time.Duration
 	// MaxSessions is how many keys are remembered at most; the one that was used longest ago
-	// makes room. Zero means 65536. A session takes about 90 bytes, whatever the length of its
+	// makes room. Zero means 65536. A session takes about 100 bytes, whatever the length of its
 	// key.
 	MaxSessions int
 	// Clock is the clock to use; nil means the system's.
@@ -47,15 +49,17 @@ func (c TableConfig) Validate() error {
 }
 
 // Table is a [Store] in memory. Keys are divided among shards, each with a lock and an order of use
-// of its own, so with many shards "the one that was used longest ago" is that of its shard; up to
-// 1024 sessions there is one. Keys are not kept: what stands for one is a hash of 128 bits, whose
+// of its own, so with many shards "the one that was used longest ago" is that of its shard; below
+// 2048 sessions there is one. Keys are not kept: what stands for one is a hash of 128 bits, whose
 // seeds are secret and new in each process. It needs no goroutine and no end, and is safe for
 // concurrent use.
 type Table struct {
 	seeds   [2]maphash.Seed
 	elapsed func() time.Duration
-	ttl     atomic.Int64 // nanoseconds
-	shards  []shard      // a power of two
+	ttl     atomic.Int64            // nanoseconds
+	shards  atomic.Pointer[[]shard] // a power of two
+
+	resizing sync.Mutex // held by resize; taken before the locks of shards
 }
 
 // NewTable returns an empty table, or all that is wrong with the configuration.
@@ -67,9 +71,9 @@ func NewTable(c TableConfig) (*Table, error) {
 	t := &Table{
 		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		elapsed: clock.Elapsed(c.Clock, c.Clock.Now()),
-		shards:  make([]shard, shardsFor(c.MaxSessions)),
 	}
-	t.resize(c.TTL, c.MaxSessions)
+	t.ttl.Store(int64(c.TTL))
+	t.shards.Store(newShards(c.MaxSessions))
 	return t, nil
 }
 
@@ -87,38 +91,99 @@ func shardsFor(sessions int) int {
 	return n
 }
 
-// resize changes the limits. Sessions that are too many go.
-func (t *Table) resize(ttl time.Duration, most int) {
-	t.ttl.Store(int64(ttl))
-	n := len(t.shards)
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		s.most = most / n
+// newShards returns as many empty shards as go with a number of sessions.
+func newShards(most int) *[]shard {
+	shards := make([]shard, shardsFor(most))
+	for i := range shards {
+		shards[i].places, shards[i].byName, shards[i].entries = map[fingerprint]uint32{}, map[string]uint32{}, make([]entry, 1)
+	}
+	divide(shards, most)
+	return &shards
+}
+
+// divide gives each shard its part of the number of sessions.
+func divide(shards []shard, most int) {
+	n := len(shards)
+	for i := range shards {
+		shards[i].most = most / n
 		if i < most%n {
-			s.most++
+			shards[i].most++
 		}
-		s.init()
-		for len(s.places) > s.most {
-			s.drop(s.oldest())
+	}
+}
+
+// resize changes the limits. Sessions that are too many go, those that were used longest ago first.
+// Everybody else waits meanwhile, for as long as a sort of the sessions takes if there are to be more
+// or fewer shards.
+func (t *Table) resize(ttl time.Duration, most int) {
+	t.resizing.Lock()
+	defer t.resizing.Unlock()
+	t.ttl.Store(int64(ttl))
+	shards := *t.shards.Load()
+	for i := range shards {
+		shards[i].mu.Lock()
+		defer shards[i].mu.Unlock()
+	}
+	if shardsFor(most) == len(shards) {
+		divide(shards, most)
+		for i := range shards {
+			for s := &shards[i]; len(s.places) > s.most; {
+				s.drop(s.oldest())
+			}
 		}
-		s.mu.Unlock()
+		return
+	}
+	next := newShards(most)
+	moveTo(*next, shards)
+	t.shards.Store(next)
+}
+
+// moveTo moves all sessions to other shards, in the order of their use. Whoever has found its way to
+// an old shard finds that it has moved.
+func moveTo(next, shards []shard) {
+	type resident struct {
+		entry
+		endpoint string
+	}
+	var all []resident
+	for i := range shards {
+		s := &shards[i]
+		for at := s.oldest(); at != root; at = s.entries[at].newer {
+			e := s.entries[at]
+			all = append(all, resident{e, s.names[e.name].text})
+		}
+		s.moved = true
+	}
+	slices.SortStableFunc(all, func(x, y resident) int { return cmp.Compare(x.used, y.used) })
+	for _, r := range all {
+		next[r.key.in(len(next))].add(r.key, r.endpoint, r.used)
 	}
 }
 
 // fingerprint stands for a key.
 type fingerprint struct{ shard, rest uint64 }
 
-func (t *Table) find(key string) (*shard, fingerprint) {
+// in returns which of so many shards a key is in.
+func (f fingerprint) in(shards int) int { return int(f.shard & uint64(shards-1)) }
+
+// lock returns the shard of a key, which must be unlocked.
+func (t *Table) lock(key string) (*shard, fingerprint) {
 	f := fingerprint{maphash.String(t.seeds[0], key), maphash.String(t.seeds[1], key)}
-	return &t.shards[f.shard&uint64(len(t.shards)-1)], f
+	for {
+		shards := *t.shards.Load()
+		s := &shards[f.in(len(shards))]
+		s.mu.Lock()
+		if !s.moved {
+			return s, f
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Lookup implements [Store]. It never fails, and allocates nothing.
 func (t *Table) Lookup(_ context.Context, key string) (string, error) {
-	s, f := t.find(key)
 	now := t.elapsed()
-	s.mu.Lock()
+	s, f := t.lock(key)
 	defer s.mu.Unlock()
 	if at := s.live(f, now, time.Duration(t.ttl.Load())); at != root {
 		return s.names[s.entries[at].name].text, nil
@@ -128,9 +193,8 @@ func (t *Table) Lookup(_ context.Context, key string) (string, error) {
 
 // Pin implements [Store]. It never fails.
 func (t *Table) Pin(_ context.Context, key, from, to string) (string, error) {
-	s, f := t.find(key)
 	now := t.elapsed()
-	s.mu.Lock()
+	s, f := t.lock(key)
 	defer s.mu.Unlock()
 	ttl := time.Duration(t.ttl.Load())
 	at := s.live(f, now, ttl)
@@ -150,8 +214,9 @@ func (t *Table) Pin(_ context.Context, key, from, to string) (string, error) {
 // made room yet.
 func (t *Table) Len() int {
 	n := 0
-	for i := range t.shards {
-		s := &t.shards[i]
+	shards := *t.shards.Load()
+	for i := range shards {
+		s := &shards[i]
 		s.mu.Lock()
 		n += len(s.places)
 		s.mu.Unlock()
@@ -164,6 +229,7 @@ func (t *Table) Len() int {
 type shard struct {
 	mu      sync.Mutex // guards what follows; nothing is called under it
 	most    int
+	moved   bool // there are other shards now
 	places  map[fingerprint]uint32
 	entries []entry // the first one is the root of the list, and not a session
 	free    uint32  // the first of those that are not used, linked by older; root if there is none
@@ -171,7 +237,7 @@ type shard struct {
 	byName  map[string]uint32
 	unused  []uint32 // names
 
-	_ [40]byte // no two shards share a cache line
+	_ [64]byte // no two shards share a cache line
 }
 
 // entry is a session. It holds no pointer, so that the garbage collector has nothing to follow.
@@ -191,13 +257,6 @@ type name struct {
 // root is the place of the list's root, and so stands for no place. The list is a ring: what is older
 // than the root is the newest entry, what is newer the oldest.
 const root = 0
-
-// init prepares an empty shard.
-func (s *shard) init() {
-	if s.places == nil {
-		s.places, s.byName, s.entries = map[fingerprint]uint32{}, map[string]uint32{}, make([]entry, 1)
-	}
-}
 
 // live returns the place of a session that has not expired, or root, and notes its use.
 func (s *shard) live(f fingerprint, now, ttl time.Duration) uint32 {

@@ -29,7 +29,7 @@ type visit struct {
 	refusal error  // why the call is not made
 
 	waited atomic.Int64 // for the store, in nanoseconds
-	failed atomic.Bool  // the store has, so it is not asked again
+	failed atomic.Bool  // the store has
 }
 
 // gone is the identity of an endpoint that is not known any more.
@@ -114,15 +114,15 @@ func (v *visit) moving() string {
 // errSlow is the cause of the end of an operation's context.
 var errSlow = errors.New("session: the store has not answered within StoreTimeout")
 
-// ask asks the store, unless it has failed in this call or there is no time left for it. ok says whether the
-// answer is one to go by.
+// ask asks the store, unless this call has no time left for it. ok says whether the answer is one to
+// go by. A store that has failed is asked again: it may remember by itself.
 func (v *visit) ask(store Store, op func(context.Context) (string, error)) (endpoint string, ok bool) {
 	if _, local := store.(*Table); local {
 		endpoint, _ = op(v.record)
 		return endpoint, true
 	}
 	left := v.work.StoreTimeout - time.Duration(v.waited.Load())
-	if v.failed.Load() || left <= 0 {
+	if left <= 0 {
 		return "", false
 	}
 	ctx, deadline := wait.NewDeadline(v.record, v.record.Clock(), left, errSlow)

@@ -65,7 +65,7 @@ func newGateway(cfg config) (*gateway, error) {
 		if r.stateful {
 			// Where something in front ends TLS, this needs Secure: session.SecureAlways, as does the
 			// cookie in token.go.
-			by := session.Cookie{Name: r.service + "_at", Secret: affinity}
+			by := session.Cookie{Name: r.service + "_at", Secret: session.NewSecret(affinity)}
 			options = append(options, evenkeel.WithSession(session.Policy{By: by}))
 		}
 		services[r.service] = evenkeel.Service{Options: options} // called as http://users

@@ -69,9 +69,10 @@ func run(ctx context.Context, out io.Writer, address string) error {
 	}
 
 	// The second way: a cookie of evenkeel's own tells where a user belongs.
-	secret := make(session.Secret, 32) // which all replicas of a real gateway must share
-	_, _ = rand.Read(secret)           // it never fails
-	sticky, err := try(ctx, memory, evenkeel.WithSession(session.Policy{By: session.Cookie{Secret: secret}}))
+	secret := make([]byte, 32) // which all replicas of a real gateway must share
+	_, _ = rand.Read(secret)   // it never fails
+	cookie := session.Cookie{Secret: session.NewSecret(secret)}
+	sticky, err := try(ctx, memory, evenkeel.WithSession(session.Policy{By: cookie}))
 	if err != nil {
 		return err
 	}

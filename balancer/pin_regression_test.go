@@ -1,0 +1,83 @@
+package balancer
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/discovery"
+)
+
+// A session at the only endpoint of its route, which drains, stays there.
+func TestPin_DrainingAloneOnItsRoute(t *testing.T) {
+	for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {
+		endpoints, route := versions("canary", "stable")
+		route.Fallback, route.Default = fallback, "stable"
+		p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{route}}}, endpoints...)
+		info := asksFor("canary")
+		info.Now, info.Pin = p.now(), &Pin{ID: "canary:80"}
+		require.Equal(t, "canary:80", where(t, p, info))
+		drains := append([]discovery.Endpoint(nil), endpoints...)
+		drains[0].Draining = true
+		p.update(drains)
+		pick, err := p.Pick(info)
+		if assert.NoError(t, err, "%v", fallback) {
+			assert.Equal(t, "canary:80", pick.Endpoint().Address, "%v", fallback)
+		}
+	}
+}
+
+// withdrawn alone on route
+func TestPin_AwayAloneOnItsRoute(t *testing.T) {
+	for _, r := range []string{"withdrawn", "parked", "pending"} {
+	for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {
+		endpoints, route := versions("canary", "stable")
+		route.Fallback, route.Default = fallback, "stable"
+		p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{route}}}, endpoints...)
+		info := asksFor("canary")
+		info.Now, info.Pin = p.now(), &Pin{ID: "canary:80"}
+		m := p.byKey[endpoints[0].Key()]
+		switch r {
+		case "withdrawn": m.node.Mark(1<<4)
+		case "parked": m.node.Mark(1<<9)
+		case "pending": m.node.Mark(1<<5)
+		}
+		pick, err := p.Pick(info)
+		if assert.NoError(t, err, "%v", fallback) {
+			assert.Equal(t, "canary:80", pick.Endpoint().Address, "%v %v %v", fallback, r, m.node.Reasons())
+		}
+	}
+	}
+}
+
+// Of two endpoints with one identity, one is ill and one is full: a strict session waits.
+func TestPin_OneIdentityIllAndFull(t *testing.T) {
+	all := []discovery.Endpoint{{ID: "x", Address: "a:80"}, {ID: "x", Address: "b:80"}, {ID: "y", Address: "c:80"}}
+	for i := range 2 {
+		p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{MaxInFlight: 1, Panic: Panic{Threshold: -1}}}, all...)
+		judge(t, p, false, all[i])
+		mustPick(t, p, pinnedTo(p, "x", true))
+		_, err := p.Pick(pinnedTo(p, "x", true))
+		assert.ErrorIs(t, err, ErrSaturated, "ill: %d", i)
+	}
+}
+
+// The first attempt with a pin comes while others wait.
+func TestPin_FirstPinBehindOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := addresses("a", "b")
+		all[1].Draining = true
+		p := testPool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{MaxInFlight: 1, Queue: Queue{Timeout: time.Minute}}}, all...)
+		l := newLine(t, p)
+		mustPick(t, p, Info{Now: time.Now()})
+		l.join(t.Context(), "waits", Info{Now: time.Now()})
+		l.none()
+		l.join(t.Context(), "pinned", pinnedTo(p, "b:80", true))
+		r := l.served()
+		require.Len(t, r, 1)
+		assert.NoError(t, r[0].err)
+	})
+}

@@ -1,0 +1,130 @@
+package session_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/evenkeel-go/evenkeel/session"
+)
+
+// What a server sets belongs to it: cookies as callers keep them.
+func TestLearn_Cookie(t *testing.T) {
+	past := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC).Format(http.TimeFormat)
+	future := time.Date(2999, 12, 31, 0, 0, 0, 0, time.UTC).Format(http.TimeFormat)
+	synctest.Test(t, func(t *testing.T) {
+		for _, row := range []struct {
+			about  string
+			lines  []string
+			learnt string // the value, empty if there is none
+		}{
+			{"set", []string{"sid=x1"}, "x1"},
+			{"with attributes", []string{"sid=x1; Path=/; HttpOnly; Secure; SameSite=Lax"}, "x1"},
+			{"in quotes", []string{`sid="x1"; Path=/`}, "x1"},
+			{"Max-Age", []string{"sid=x1; Max-Age=60"}, "x1"},
+			{"Expires ahead", []string{"sid=x1; Expires=" + future}, "x1"},
+			{"Expires that nobody can read", []string{"sid=x1; Expires=tomorrow"}, "x1"},
+			{"deleted by Max-Age=0", []string{"sid=x1; Max-Age=0"}, ""},
+			{"deleted by Max-Age=-1", []string{"sid=x1; Max-Age=-1"}, ""},
+			{"deleted by Expires", []string{"sid=x1; Expires=" + past}, ""},
+			{"empty", []string{"sid=; Path=/"}, ""},
+			{"none", nil, ""},
+			{"among others", []string{"a=b", "lang=en; Path=/sid=x2", "sid=x1", "z=sid"}, "x1"},
+			{"deleted elsewhere, then set", []string{"sid=x2; Path=/old; Max-Age=0", "sid=x1; Path=/"}, "x1"},
+			{"another's value", []string{"a=sid=x1"}, ""},
+			{"a longer name", []string{"sid2=x1", "xsid=x1", "sid.x=x1"}, ""},
+			{"in capitals", []string{"SID=x1"}, ""},
+			{"no cookie", []string{"sid", "", ";", "=sid"}, ""},
+			{"broken", []string{"sid=x1\x00"}, ""},
+		} {
+			h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}})
+			var headers []string
+			for _, line := range row.lines {
+				headers = append(headers, "Set-Cookie: "+line)
+			}
+			h.let(answers(http.StatusOK, headers...), "a:80", "b:80", "c:80")
+			first, _ := h.ask(t, get(t))
+			h.let(nil, all...)
+			if row.learnt == "" {
+				assert.Zero(t, h.keeper.Status(), row.about)
+				continue
+			}
+			assert.Equal(t, session.Status{New: 1, Sessions: 1}, h.keeper.Status(), row.about)
+			for range 4 {
+				address, _ := h.ask(t, get(t, "Cookie: sid="+row.learnt))
+				assert.Equal(t, first, address, row.about)
+			}
+			assert.Equal(t, session.Status{New: 1, Kept: 4, Sessions: 1}, h.keeper.Status(), row.about)
+		}
+	})
+}
+
+func TestLearn_Header(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Header: "x-session"}})
+		h.let(answers(http.StatusOK, "X-Session: x1", "Set-Cookie: x-session=x2"), all...)
+		first, _ := h.ask(t, get(t))
+		h.let(answers(http.StatusOK, "X-Session: "), all...)
+		for range 4 {
+			address, _ := h.ask(t, get(t, "X-Session: x1"))
+			assert.Equal(t, first, address)
+		}
+		assert.Equal(t, session.Status{New: 1, Kept: 4, Sessions: 1}, h.keeper.Status())
+	})
+}
+
+// Given a server that changes the value, as after a login, then the new one is its, and so is the old one;
+// and a value that another server sets is that one's from then on.
+func TestLearn_Changed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}})
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
+		first, _ := h.ask(t, get(t))
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x2"), all...)
+		address, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+		assert.Equal(t, first, address)
+		h.let(nil, all...)
+		for _, value := range []string{"x1", "x2", "x1"} {
+			address, _ := h.ask(t, get(t, "Cookie: sid="+value))
+			assert.Equal(t, first, address)
+		}
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
+		second, _ := h.ask(t, get(t))
+		assert.NotEqual(t, first, second)
+		h.let(nil, all...)
+		address, _ = h.ask(t, get(t, "Cookie: sid=x1"))
+		assert.Equal(t, second, address, "who set it last has it")
+		address, _ = h.ask(t, get(t, "Cookie: sid=x2"))
+		assert.Equal(t, first, address)
+	})
+}
+
+// A value that is not known is pinned to the endpoint that answers its first request, also where that sets it again,
+// and a failure that sets none moves nothing.
+func TestLearn_Unknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}}).retrying(t)
+		h.let(breaks, "a:80")
+		old := map[string]string{}
+		for _, value := range []string{"x1", "x2", "x3"} {
+			old[value], _ = h.ask(t, get(t, "Cookie: sid="+value))
+		}
+		h.let(answers(http.StatusInternalServerError), "b:80", "c:80")
+		for value, want := range old {
+			assert.NotEqual(t, "a:80", want)
+			address, _ := h.ask(t, get(t, "Cookie: sid="+value))
+			assert.Equal(t, want, address)
+		}
+		h.let(answers(http.StatusInternalServerError, "Set-Cookie: sid=x9"), "b:80", "c:80")
+		first, _ := h.ask(t, get(t))
+		h.let(nil, all...)
+		for range 4 {
+			address, _ := h.ask(t, get(t, "Cookie: sid=x9"))
+			assert.Equal(t, first, address, "who sets it has it, whatever the status")
+		}
+		h.assertClean(t)
+	})
+}
