@@ -1,6 +1,8 @@
 package evenkeel
 
 import (
+	"reflect"
+
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/session"
 )
@@ -11,13 +13,27 @@ func (s *settings) sessionConfig(c Config, target string) session.Config {
 	return session.Config{Policy: c.Session, Target: target, OnEvent: s.hooks.Session, Clock: s.clock}
 }
 
+// picksAs reports whether two policies pick endpoints in the same way.
+func (c Config) picksAs(o Config) bool {
+	return reflect.DeepEqual(c.Balancer, o.Balancer) && reflect.DeepEqual(c.Rules, o.Rules) &&
+		reflect.DeepEqual(c.hash(), o.hash())
+}
+
+// hash returns the session policy if sessions are kept by a hash, else nil.
+func (c Config) hash() *session.Hash {
+	if c.Session == nil {
+		return nil
+	}
+	if h, ok := c.Session.By.(session.Hash); ok {
+		return &h
+	}
+	return nil
+}
+
 // algorithm returns how endpoints are picked: sessions by hash are the balancer's doing.
 func (c Config) algorithm() balancer.Algorithm {
-	if c.Session == nil {
-		return c.Balancer
-	}
-	hash, ok := c.Session.By.(session.Hash)
-	if !ok {
+	hash := c.hash()
+	if hash == nil {
 		return c.Balancer
 	}
 	keys := []balancer.HashKey{{Func: session.KeyOf, Terminal: true}}

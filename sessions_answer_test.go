@@ -156,7 +156,7 @@ func TestSession_BadCookies_S03(t *testing.T) {
 		}
 		send := func(value string) (*http.Response, []session.Event) {
 			req := getRequest(t, "http://users/")
-			req.Header.Set("Cookie", "evenkeel="+value)
+			req.Header.Set("Cookie", good.Name+"="+value)
 			resp, err := h.tr.RoundTrip(req)
 			require.NoError(t, err)
 			resp.Body.Close()

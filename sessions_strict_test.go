@@ -13,6 +13,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balancer"
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/evenkeeltest"
+	"github.com/evenkeel-go/evenkeel/health"
 	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/retry"
 	"github.com/evenkeel-go/evenkeel/session"
@@ -107,7 +108,7 @@ func TestSession_StrictRefuses_S01_T06(t *testing.T) {
 				assert.Equal(t, seen[a], h.requests(a), "nobody else will do")
 			}
 			if row.reason == outcome.Limiter {
-				assert.NotErrorIs(t, err, session.ErrUnavailable, "it is there, and busy")
+				assert.ErrorIs(t, err, balancer.ErrSaturated, "it is there, and busy")
 				return
 			}
 			require.ErrorIs(t, err, session.ErrUnavailable)
@@ -130,7 +131,7 @@ func TestSession_StrictRetriesStay_R17(t *testing.T) {
 	for _, status := range []int{503, breaks, refuses} {
 		forKinds(t, fmt.Sprint(status), func(t *testing.T, k seating) {
 			h := newTheatre(t, session.Policy{By: k.by, Strict: true}, []string{"a:80", "b:80", "c:80"},
-				evenkeel.WithRetry(retry.Policy{MaxAttempts: 3}))
+				evenkeel.WithRetry(retry.Policy{MaxAttempts: 2}))
 			v := h.visitor(t)
 			at := v.visit(t)
 			h.told()
@@ -147,8 +148,8 @@ func TestSession_StrictRetriesStay_R17(t *testing.T) {
 				require.Error(t, err)
 				assert.NotErrorIs(t, err, session.ErrUnavailable, "it was asked")
 			}
-			assert.Equal(t, 3, h.requests(at)-own)
-			assert.Equal(t, 3, h.requests("a:80")+h.requests("b:80")+h.requests("c:80")-before)
+			assert.Equal(t, 2, h.requests(at)-own)
+			assert.Equal(t, 2, h.requests("a:80")+h.requests("b:80")+h.requests("c:80")-before)
 			assert.Positive(t, time.Since(start), "there is a pause")
 			assert.Empty(t, h.told())
 			go func() {
@@ -178,10 +179,14 @@ func TestSession_StrictHedgesStay_R20(t *testing.T) {
 }
 
 // Given a strict session that begins, then nothing is lost yet: a retry may go elsewhere, and the session
-// is there.
+// is there. One with a key belongs where it is sent first, unless that cannot be reached at all.
 func TestSession_StrictBeginsElsewhere_R17(t *testing.T) {
 	for _, status := range []int{503, breaks, refuses} {
 		forKinds(t, fmt.Sprint(status), func(t *testing.T, k seating) {
+			if _, early := k.by.(session.Key); early && status != refuses {
+				strictKeyStays(t, k, status)
+				return
+			}
 			h := newTheatre(t, session.Policy{By: k.by, Strict: true}, []string{"a:80", "b:80", "c:80"})
 			h.fail(status, "a:80", "b:80")
 			for range 6 {
@@ -193,6 +198,25 @@ func TestSession_StrictBeginsElsewhere_R17(t *testing.T) {
 			assert.Positive(t, h.requests("a:80")+h.requests("b:80"))
 		})
 	}
+}
+
+// strictKeyStays tries a server that fails for everybody but the first call's retry.
+func strictKeyStays(t *testing.T, k seating, status int) {
+	t.Helper()
+	h := newTheatre(t, session.Policy{By: k.by, Strict: true}, []string{"a:80", "b:80", "c:80"},
+		evenkeel.WithBreaker(breaker.Config{Mode: breaker.Disabled}), evenkeel.WithOutlierDetection(health.Outlier{Disabled: true}))
+	h.fail(status, "a:80", "b:80", "c:80")
+	v := h.visitor(t)
+	_, _ = v.do(t, "/")
+	var asked []string
+	for _, address := range []string{"a:80", "b:80", "c:80"} {
+		if h.requests(address) > 0 {
+			asked = append(asked, address)
+		}
+	}
+	require.Len(t, asked, 1)
+	h.fail(0, "a:80", "b:80", "c:80")
+	v.stays(t, asked[0])
 }
 
 // Given the queue, then a call of a strict session waits there for its endpoint, and not for another.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/health"
+	"github.com/evenkeel-go/evenkeel/outcome"
 	"github.com/evenkeel-go/evenkeel/session"
 )
 
@@ -119,7 +121,7 @@ func (h *theatre) answer(address string, req *http.Request) (*http.Response, err
 	case breaks:
 		return nil, errBroken
 	case refuses:
-		return nil, fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("%w: %w", outcome.ErrNeverSent, syscall.ECONNREFUSED)}
 	}
 	resp := answerTo(req, max(status, http.StatusOK), textBody(address))
 	if status == 0 && req.URL.Path == "/elsewhere" {
@@ -233,7 +235,7 @@ func (v *visitor) do(t *testing.T, path string) (*http.Response, error) {
 	if err == nil {
 		t.Cleanup(func() { resp.Body.Close() })
 		for _, c := range resp.Cookies() {
-			if c.Name == "evenkeel" {
+			if c.Name != "SID" {
 				v.issued = append(v.issued, c)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"reflect"
 	"sync"
 	"sync/atomic"
 
@@ -198,7 +197,7 @@ func (t *Transport) Update(c Config) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(c.algorithm(), old.config.algorithm()) || !reflect.DeepEqual(c.Rules, old.config.Rules) {
+	if !c.picksAs(old.config) {
 		if err := t.pool.Use(c.algorithm(), c.Rules); err != nil {
 			return err
 		}

@@ -59,8 +59,9 @@ type Group struct {
 	// Now is the present instant.
 	Now time.Time
 
-	limited bool // Rules.MaxInFlight is set
-	pins    bool // attempts have pins
+	limited bool      // Rules.MaxInFlight is set
+	pins    bool      // attempts have pins
+	born    time.Time // when the pool was made
 }
 
 // A Keyer is a [Builder] whose pickers choose by a key that they find in the

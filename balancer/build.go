@@ -349,7 +349,7 @@ func (b *builder) group(key groupKey, candidates, away []Candidate) group {
 	g := group{candidates: candidates}
 	g.picker = b.pool.builder.Build(Group{
 		Candidates: candidates, Unavailable: away, Previous: b.pool.pickers[key], Now: b.now,
-		limited: b.rules.MaxInFlight > 0, pins: b.pool.pins,
+		limited: b.rules.MaxInFlight > 0, pins: b.pool.pins, born: b.pool.born,
 	})
 	g.estimator, _ = g.picker.(estimator)
 	b.pickers[key] = g.picker

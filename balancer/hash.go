@@ -112,7 +112,7 @@ func (b *hashBuilder) Build(g Group) Picker {
 		p.weight = totalWeight(g.Candidates)
 	}
 	if b.fallback != nil {
-		f := Group{Candidates: g.Candidates, Now: g.Now, limited: g.limited, pins: g.pins}
+		f := Group{Candidates: g.Candidates, Now: g.Now, limited: g.limited, pins: g.pins, born: g.born}
 		if before != nil {
 			f.Previous = before.without
 		}

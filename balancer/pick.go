@@ -72,19 +72,28 @@ func (p *Pool) tellPicked(pick Pick, err error) {
 // pick is [Pool.Pick] under the lock of the queue: it calls nobody back, and says whether
 // there is something to tell.
 func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
+	caughtUp := false
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
 		must, pinned := false, false
 		switch {
-		case info.Pin != nil && s.directory == nil && p.beginPins():
+		case info.Pin != nil && s.directory == nil && (p.beginPins() || p.snapshot.Load() != s):
 			news = true
 			continue
 		case s.plainTier != nil && len(info.Tried) == 0 && info.Pin == nil:
 			c, must = &s.plain.candidates[s.plain.picker.Pick(info)], s.plainTier.ill
 		default:
 			var err error
-			if c, must, pinned, err = p.choose(s, &info); err != nil {
+			c, must, pinned, err = p.choose(s, &info)
+			if info.Pin != nil && !pinned && !caughtUp {
+				caughtUp = true
+				if p.catchUpPinned(s, &info) {
+					news = true
+					continue
+				}
+			}
+			if err != nil {
 				return Pick{}, news, err
 			}
 		}
@@ -111,7 +120,7 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 			p.queue.inFlight.Add(1)
 		}
 		if pinned {
-			c.node.Owe()
+			c.node.NotePinned(tickAt(info.Now, p.born))
 		}
 		return Pick{pick}, news, nil
 	}
@@ -123,7 +132,14 @@ func (p *Pool) choose(s *snapshot, info *Info) (c *Candidate, must, pinned bool,
 	from, err := s.cluster(info)
 	if info.Pin != nil {
 		if c, must, err := s.pinned(from, info); c != nil || err != nil {
-			return c, must, true, err
+			return c, must, err == nil, err
+		}
+		if (err != nil || from.cause != nil) && len(info.Tried) > 0 { // a call starts over rather than fail
+			again := *info
+			again.Tried = nil
+			if c, must, _ := s.pinned(from, &again); c != nil {
+				return c, must, true, nil
+			}
 		}
 	}
 	if err != nil {

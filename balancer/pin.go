@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -13,11 +14,14 @@ import (
 // subset say, as long as it can serve, and also if it is draining, a standby, asked to be left alone
 // for a while, or waits for its first probe: then it gets no new sessions, but keeps its own. Where
 // it cannot, one is picked as without a pin, or if the pin is Strict, the pick fails with an error that
-// wraps [ErrPinned].
+// wraps [ErrPinned]. Panic.Reject does not keep it from an endpoint that is well.
 type Pin = node.Pin
 
 // ErrPinned is what the error of a pick with a strict [Pin] wraps if that endpoint cannot be picked.
 var ErrPinned = node.ErrPinned
+
+// strict reports whether the attempt belongs to one endpoint and no other.
+func (i *Info) strict() bool { return i.Pin != nil && i.Pin.Strict }
 
 // keeps are the reasons for which an endpoint gets no new sessions and keeps its own.
 const keeps = node.Draining | node.Withdrawn | node.Pending | node.Parked
@@ -74,6 +78,17 @@ func (s *snapshot) pinned(from *cluster, info *Info) (_ *Candidate, must bool, _
 		return nil, false, nil
 	}
 	return nil, false, s.pinnedElsewhere(from, info)
+}
+
+// catchUpPinned makes the next snapshot see the reasons for which the endpoint of a pin cannot be picked: it may
+// be one of so many that their health is ignored. It reports whether there is another snapshot.
+func (p *Pool) catchUpPinned(s *snapshot, info *Info) bool {
+	for at := s.directory[info.Pin.ID]; at != nil; at = at.next {
+		if at.node.Reasons()&^keeps != 0 {
+			p.catchUp(at.member)
+		}
+	}
+	return p.snapshot.Load() != s
 }
 
 // fits reports whether an endpoint can be picked for a pin, or why it cannot, and whether its health has
@@ -149,7 +164,7 @@ func (w misfit) describe(at *home) string {
 func (s *snapshot) pinnedElsewhere(from *cluster, info *Info) error {
 	why, at := s.misfit(from, info)
 	if why == full {
-		return errNoRoom
+		return errNoRoomPinned
 	}
 	if at != nil && at.node.Gate() != nil {
 		if _, refusal := at.node.Gate().Refusal(); refusal != nil {
@@ -219,31 +234,53 @@ func (m *member) drained(info *Info) bool {
 		info.Now.Sub(m.pool.born)-time.Duration(since-1) >= info.Pin.DrainFor
 }
 
-// repaying makes pinned attempts count in the turns of an algorithm that does not look at load: an
-// endpoint that got one is passed over once. nginx does the same to the current weight of a server
-// with a sticky session; here, what is owed adds up, within bounds.
-type repaying struct {
+// considerate makes pinned attempts count where an algorithm does not look at load: an endpoint that got
+// many of them of late gives an attempt to another one, drawn at random, that got clearly fewer in
+// relation to its weight. It is the choice of two, which needs no more to even loads out. nginx takes a
+// turn from a server for each request of a sticky session instead; as soon as every server has more of these
+// than there are new sessions, all have lost all turns, and it makes no difference any more.
+type considerate struct {
 	Picker
 	candidates []Candidate
+	rand       func() uint64
+	born       time.Time // of the pool
 }
 
-// mostRepaid bounds what one pick makes good.
-const mostRepaid = 32
+const (
+	// pinnedTick is after which time pinned attempts count half.
+	pinnedTick = 8 * time.Second
+	// clearly is by which factor the load of another endpoint must be lower.
+	clearly = 1.25
+)
+
+// tickAt returns the tick of an instant, 0 if that is not known.
+func tickAt(now, born time.Time) uint32 {
+	if now.IsZero() {
+		return 0
+	}
+	return uint32(now.Sub(born) / pinnedTick)
+}
 
 // Pick implements [Picker].
-func (p *repaying) Pick(info Info) int {
-	for range min(len(p.candidates), mostRepaid) {
-		if i := p.Picker.Pick(info); !p.candidates[i].node.Repay() {
-			return i
-		}
+func (p *considerate) Pick(info Info) int {
+	i := p.Picker.Pick(info)
+	c, tick := &p.candidates[i], tickAt(info.Now, p.born)
+	load := c.node.Pinned(tick)
+	if load == 0 {
+		return i
 	}
-	return p.Picker.Pick(info)
+	k, _ := bits.Mul64(p.rand(), uint64(len(p.candidates)))
+	other := &p.candidates[k]
+	if (clearly*other.node.Pinned(tick)+1)*c.weight < load*other.weight {
+		return int(k)
+	}
+	return i
 }
 
-// repay makes the picker of a group count what pinned attempts its endpoints got, if there are such.
-func (g *Group) repay(p Picker) Picker {
+// consider makes the picker of a group count what pinned attempts its endpoints got, if there are such.
+func (g *Group) consider(p Picker, rand func() uint64) Picker {
 	if !g.pins {
 		return p
 	}
-	return &repaying{p, g.Candidates}
+	return &considerate{p, g.Candidates, rand, g.born}
 }

@@ -33,23 +33,26 @@ func TestPin_DrainingAloneOnItsRoute(t *testing.T) {
 // withdrawn alone on route
 func TestPin_AwayAloneOnItsRoute(t *testing.T) {
 	for _, r := range []string{"withdrawn", "parked", "pending"} {
-	for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {
-		endpoints, route := versions("canary", "stable")
-		route.Fallback, route.Default = fallback, "stable"
-		p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{route}}}, endpoints...)
-		info := asksFor("canary")
-		info.Now, info.Pin = p.now(), &Pin{ID: "canary:80"}
-		m := p.byKey[endpoints[0].Key()]
-		switch r {
-		case "withdrawn": m.node.Mark(1<<4)
-		case "parked": m.node.Mark(1<<9)
-		case "pending": m.node.Mark(1<<5)
+		for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {
+			endpoints, route := versions("canary", "stable")
+			route.Fallback, route.Default = fallback, "stable"
+			p, _ := fakePool(t, Config{Algorithm: RoundRobin{}, Rules: Rules{Routes: []Route{route}}}, endpoints...)
+			info := asksFor("canary")
+			info.Now, info.Pin = p.now(), &Pin{ID: "canary:80"}
+			m := p.byKey[endpoints[0].Key()]
+			switch r {
+			case "withdrawn":
+				m.node.Mark(1 << 4)
+			case "parked":
+				m.node.Mark(1 << 9)
+			case "pending":
+				m.node.Mark(1 << 5)
+			}
+			pick, err := p.Pick(info)
+			if assert.NoError(t, err, "%v", fallback) {
+				assert.Equal(t, "canary:80", pick.Endpoint().Address, "%v %v %v", fallback, r, m.node.Reasons())
+			}
 		}
-		pick, err := p.Pick(info)
-		if assert.NoError(t, err, "%v", fallback) {
-			assert.Equal(t, "canary:80", pick.Endpoint().Address, "%v %v %v", fallback, r, m.node.Reasons())
-		}
-	}
 	}
 }
 

@@ -218,7 +218,6 @@ func TestPin_Full(t *testing.T) {
 			assert.Equal(t, "b:80", where(t, p, pinnedTo(p, "a:80", false)), "%T", a)
 			_, err := p.Pick(pinnedTo(p, "a:80", true))
 			assert.ErrorIs(t, err, ErrSaturated, "%T", a)
-			assert.NotErrorIs(t, err, ErrPinned, "it can take it, but not now")
 			info := pinnedTo(p, "a:80", false)
 			assert.Equal(t, "saturated", p.missed(&info))
 		}
@@ -366,21 +365,6 @@ func TestPin_Updates_S06(t *testing.T) {
 				require.ErrorIs(t, err, ErrPinned, "change %d", i)
 				require.NotEmpty(t, where(t, p, pinnedTo(p, id, false)))
 			}
-		}
-	}
-}
-
-func TestPin_ClosedPool(t *testing.T) {
-	for _, before := range []bool{false, true} {
-		p, _ := fakePool(t, Config{}, addresses("a")...)
-		if before {
-			assertPinned(t, p, "a:80", "a:80")
-		}
-		p.Close()
-		for _, strict := range []bool{false, true} {
-			_, err := p.Pick(pinnedTo(p, "a:80", strict))
-			assert.ErrorIs(t, err, ErrClosed)
-			assert.NotErrorIs(t, err, ErrPinned)
 		}
 	}
 }

@@ -92,6 +92,12 @@ func NewPool(cfg Config) (*Pool, error) {
 			return nil, err
 		}
 	}
+	if cfg.Sessions != nil {
+		if err := cfg.Sessions.Attach(p.waitForFirst); err != nil {
+			cancel()
+			return nil, err
+		}
+	}
 	p.snapshot.Store(&snapshot{main: &cluster{cause: errUnresolved}})
 	go p.watch(ctx)
 	return p, nil

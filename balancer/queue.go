@@ -24,27 +24,42 @@ type SaturatedError struct {
 	Waited time.Duration
 	// QueueFull says that there was no place in the queue.
 	QueueFull bool
+	// Pinned says that it was for one endpoint only, because of a strict [Pin]. Then the
+	// error wraps [ErrPinned] as well.
+	Pinned bool
 }
 
 // Error implements error.
 func (e *SaturatedError) Error() string {
+	what := ErrSaturated.Error()
+	if e.Pinned {
+		what = ErrPinned.Error() + ": it has as many requests as MaxInFlight allows"
+	}
 	switch {
 	case e.QueueFull:
-		return ErrSaturated.Error() + ", and the queue is full"
+		return what + ", and the queue is full"
 	case e.Waited > 0:
-		return fmt.Sprintf("%v, for the %v that the queue allows", ErrSaturated, e.Waited)
+		return fmt.Sprintf("%s, for the %v that the queue allows", what, e.Waited)
 	}
-	return ErrSaturated.Error()
+	return what
 }
 
 // Unwrap makes errors.Is find [ErrSaturated].
-func (e *SaturatedError) Unwrap() error { return ErrSaturated }
+func (e *SaturatedError) Unwrap() []error {
+	if e.Pinned {
+		return []error{ErrSaturated, ErrPinned}
+	}
+	return []error{ErrSaturated}
+}
 
 // Reason returns [outcome.Limiter].
 func (e *SaturatedError) Reason() outcome.Reason { return outcome.Limiter }
 
 // errNoRoom is what a pick that does not wait is refused with.
 var errNoRoom error = &SaturatedError{}
+
+// errNoRoomPinned is the same for one with a strict pin.
+var errNoRoomPinned error = &SaturatedError{Pinned: true}
 
 // queue is where attempts wait for room, first come, first served. Who ends an
 // attempt picks for the first in the queue and hands the pick over, so nobody can
@@ -56,6 +71,29 @@ type queue struct {
 
 	mu      sync.Mutex // guards waiters; picks are made under it, taken before the pool's lock
 	waiters list.List  // of *waiter
+	pinned  int        // how many of them have a pin
+}
+
+// various reports whether what one attempt has no room for may have room for another: because of
+// routes, or because of pins, its own or those of others.
+func (q *queue) various(s *snapshot) bool { return len(s.routes) > 0 || q.pinned > 0 }
+
+// add puts an attempt at the end of the queue.
+func (q *queue) add(w *waiter) *list.Element {
+	w.waits = true
+	if w.info.Pin != nil {
+		q.pinned++
+	}
+	return q.waiters.PushBack(w)
+}
+
+// remove takes an attempt out of the queue, if it is still in it.
+func (q *queue) remove(place *list.Element) {
+	w := q.waiters.Remove(place).(*waiter)
+	if w.waits && w.info.Pin != nil {
+		q.pinned--
+	}
+	w.waits = false
 }
 
 // waiter is an attempt in the queue.
@@ -63,6 +101,7 @@ type waiter struct {
 	info   Info
 	pick   Pick
 	news   bool // there is something to tell of the pick
+	waits  bool // it is in the list
 	err    error
 	served chan struct{} // closed when pick or err is there
 }
@@ -96,13 +135,13 @@ func (p *Pool) serveNow() (news bool) {
 // nobody who is served will tell.
 func (p *Pool) serveLocked() (news bool) {
 	q := &p.queue
-	various := p.snapshot.Load().various()
+	various := q.various(p.snapshot.Load())
 	for e := q.waiters.Front(); e != nil; {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
 		w.info.Now = p.now()
 		if w.pick, w.news, w.err = p.pick(w.info); !errors.Is(w.err, ErrSaturated) {
-			q.waiters.Remove(at)
+			q.remove(at)
 			close(w.served)
 			continue
 		}
@@ -134,11 +173,11 @@ func (p *Pool) pickQueued(ctx context.Context, info Info, limits Queue) (_ Pick,
 		return w.pick, w.news, w.err // the context of the attempt decides what becomes of it
 	default:
 	}
-	q.waiters.Remove(place)
+	q.remove(place)
 	if gaveUp {
 		return Pick{}, false, context.Cause(ctx)
 	}
-	return Pick{}, false, &SaturatedError{Waited: limits.Timeout}
+	return Pick{}, false, &SaturatedError{Waited: limits.Timeout, Pinned: info.strict()}
 }
 
 // tellQueued tells what has changed while an attempt found no room. If a callback panics,
@@ -150,7 +189,7 @@ func (p *Pool) tellQueued(w *waiter, place *list.Element) {
 			return
 		}
 		p.queue.mu.Lock()
-		p.queue.waiters.Remove(place)
+		p.queue.remove(place)
 		p.queue.mu.Unlock()
 		if w.pick.pick.Node != nil { // it was served meanwhile
 			defer w.pick.Done()
@@ -177,7 +216,7 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 	defer q.mu.Unlock() // also if the key function of a user panics
 	news = p.serveLocked()
 	// What is left for us may be of no use to those before us.
-	if q.waiters.Len() == 0 || p.snapshot.Load().various() || info.Pin != nil {
+	if q.waiters.Len() == 0 || q.various(p.snapshot.Load()) || info.Pin != nil {
 		var picked bool
 		w.pick, picked, err = p.pick(info)
 		news = news || picked
@@ -186,7 +225,7 @@ func (p *Pool) enqueue(info Info, limits Queue) (w *waiter, place *list.Element,
 		}
 	}
 	if q.waiters.Len() >= limits.Size {
-		return w, nil, news, &SaturatedError{QueueFull: true}
+		return w, nil, news, &SaturatedError{QueueFull: true, Pinned: info.strict()}
 	}
-	return w, q.waiters.PushBack(w), news, nil
+	return w, q.add(w), news, nil
 }

@@ -16,7 +16,7 @@ type randomBuilder struct{ rand func() uint64 }
 func (randomBuilder) Observer(discovery.Endpoint, Observer) Observer { return nil }
 
 func (b randomBuilder) Build(g Group) Picker {
-	return g.repay(&randomPicker{newSampler(g.Candidates, b.rand)})
+	return g.consider(&randomPicker{newSampler(g.Candidates, b.rand)}, b.rand)
 }
 
 type randomPicker struct{ sampler sampler }

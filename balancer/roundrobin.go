@@ -31,9 +31,9 @@ func (roundRobinBuilder) Observer(discovery.Endpoint, Observer) Observer { retur
 func (b roundRobinBuilder) Build(g Group) Picker {
 	turn := turnOf(g.Previous, b.rand)
 	if equalWeights(g.Candidates) {
-		return g.repay(&roundRobinPicker{turn: turn, n: uint32(len(g.Candidates))})
+		return g.consider(&roundRobinPicker{turn: turn, n: uint32(len(g.Candidates))}, b.rand)
 	}
-	return g.repay(newStride(g.Candidates, turn))
+	return g.consider(newStride(g.Candidates, turn), b.rand)
 }
 
 // turn counts the picks of a group, whatever becomes of its endpoints. Every pick
@@ -45,8 +45,8 @@ type turn struct {
 
 // turnOf returns the turn of the picker before, or one that starts at random.
 func turnOf(previous Picker, rand func() uint64) *turn {
-	if r, ok := previous.(*repaying); ok {
-		previous = r.Picker
+	if c, ok := previous.(*considerate); ok {
+		previous = c.Picker
 	}
 	if p, ok := previous.(interface{ turns() *turn }); ok {
 		return p.turns()

@@ -131,10 +131,6 @@ func (s *snapshot) cluster(info *Info) (*cluster, error) {
 	return s.main, nil
 }
 
-// various reports whether what one attempt has no room for may have room for another: because of routes
-// or pins.
-func (s *snapshot) various() bool { return len(s.routes) > 0 || s.directory != nil }
-
 // draw returns the number by which a leaf is chosen: the key's, where there are
 // keys, so that a key stays in its tier.
 func (s *snapshot) draw(req *http.Request) uint64 {

@@ -83,31 +83,43 @@ func (t *Transport) send(a *call.Attempt) (*http.Response, error) {
 // claim asks whether a call that was picked elsewhere than where it belongs may go there: somebody else
 // may have decided meanwhile where it belongs from now on.
 func (t *Transport) claim(a *call.Attempt, affinity call.Affinity, info Info, pick Pick, waited bool) (Pick, bool, error) {
-	kept := false
+	held, kept := true, false
+	release := func() {
+		held = false // before callbacks, which may panic
+		pick.giveBack(info.Now)
+	}
 	defer func() {
-		if !kept { // the store of the sessions has panicked
-			pick.giveBack(info.Now)
+		if held && !kept {
+			release()
 		}
 	}()
 	for range mostClaims {
 		if info.Pin != nil && info.Pin.ID == pick.id() {
 			break
 		}
-		elsewhere := affinity.Claim(a, pick.id(), t.pool.missed(&info))
+		elsewhere, err := affinity.Claim(a, pick.id(), t.pool.missed(&info))
 		waited = true
+		if err != nil {
+			return Pick{}, waited, err
+		}
 		if elsewhere == "" || elsewhere == pick.id() {
 			break
 		}
 		info.Pin, info.Now = affinity.Pin(), t.pool.now()
+		if info.strict() { // only there, and if need be later
+			release()
+			if pick, _, err = t.pool.pickWait(a, info); err != nil {
+				return Pick{}, waited, err
+			}
+			held = true
+			continue
+		}
 		other, err := t.pool.Pick(info)
-		if err != nil && info.Pin != nil && info.Pin.Strict {
-			return Pick{}, waited, err
-		}
 		if err != nil {
-			break // better there than nowhere
+			break // better here than nowhere
 		}
-		pick.giveBack(info.Now)
-		pick = other
+		pick, other = other, pick
+		other.giveBack(info.Now)
 	}
 	kept = true
 	return pick, waited, nil

@@ -66,15 +66,16 @@ func TestAlloc_Cookie(t *testing.T) {
 	n := newNoted(t, Cookie{Secret: secretNo(2), Previous: secretNo(1)})
 	way := n.work.Load().way.(*cookieWay)
 	v := &visit{keeper: n.Keeper, work: n.work.Load()}
-	for _, signer := range way.signers {
-		req := with(t, "a=1; evenkeel="+sealed(signer, "b:80", dawn))
+	for _, by := range way.known {
+		req := with(t, "a=1; evenkeel="+sealed(by.signer, "b:80", dawn))
 		assert.Zero(t, testing.AllocsPerRun(1000, func() { way.begin(v, req) }))
 		assert.Equal(t, "b:80", v.home())
 	}
 	bad := with(t, "evenkeel="+sealed(newSigner(secretNo(3), target, "evenkeel"), "b:80", dawn))
+	var r reading
 	refused := bad.Header.Get("Cookie")[len("evenkeel="):]
 	assert.Zero(t, testing.AllocsPerRun(1000, func() {
-		if way.open(v, refused, dawn) == nil {
+		if way.read(&r, refused, dawn) == nil {
 			t.Fatal("it is not ours")
 		}
 	}), "forged")

@@ -18,8 +18,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	b.Run("Cookie", func(b *testing.B) {
 		secret := secretNo(1)
-		s := newSigner(secret, target, defaultName)
-		benchBegin(b, Cookie{Secret: secret}, endpoints, "evenkeel="+s.seal(s.tag("10.0.0.7:8080"), dawn))
+		s := newSigner(secret, target, "evenkeel")
+		benchBegin(b, Cookie{Name: "evenkeel", Secret: secret}, endpoints, "evenkeel="+s.seal(s.tag("10.0.0.7:8080"), dawn))
 	})
 	b.Run("Route", func(b *testing.B) {
 		by := Route{From: []Property{{Cookie: "JSESSIONID"}}, Separator: "~"}

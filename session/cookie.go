@@ -19,8 +19,8 @@ import (
 // another service, or one that has expired is ignored, and a new one is issued. It does tell callers
 // whether they share a server. It is HttpOnly always, since no script needs it.
 type Cookie struct {
-	// Name is the name of the cookie. Empty means "evenkeel". Services behind one site need
-	// names, or Paths, of their own.
+	// Name is the name of the cookie. Empty means "evenkeel-" and eight digits that stand for the
+	// target, so that services behind one site do not take each other's away.
 	Name string
 	// Secret signs the cookies. It must be set.
 	Secret Secret
@@ -44,6 +44,13 @@ type Cookie struct {
 	// SameSite says whether they send it with requests from other sites. Zero means
 	// [http.SameSiteLaxMode]; [http.SameSiteNoneMode] needs SecureAlways.
 	SameSite http.SameSite
+	// Partitioned makes browsers keep a cookie for each site in which this one is embedded (CHIPS). It
+	// needs SecureAlways.
+	Partitioned bool
+
+	// Private adds "Cache-Control: private" to the answers that set the cookie, so that no shared
+	// cache hands it to others. Set it if there is one in front that keeps answers with cookies.
+	Private bool
 }
 
 // Secure says whether browsers send a cookie over TLS only.
@@ -52,7 +59,8 @@ type Secure uint8
 const (
 	// SecureAuto, the default, is for the cookies of callers that came over TLS: as the TLS
 	// field or the X-Forwarded-Proto header of a request says that a server passes on, or the URL
-	// of any other.
+	// of any other. What [net/http/httputil.ReverseProxy] passes on has no X-Forwarded-Proto unless
+	// its Rewrite puts it there: where something else in front ends TLS, use SecureAlways.
 	SecureAuto Secure = iota
 	// SecureAlways is for all cookies.
 	SecureAlways
@@ -60,10 +68,7 @@ const (
 	SecureNever
 )
 
-const defaultName = "evenkeel"
-
 func (c Cookie) withDefaults() Kind {
-	field.Default(&c.Name, defaultName)
 	field.Default(&c.Path, "/")
 	field.Default(&c.SameSite, http.SameSiteLaxMode)
 	return c
@@ -72,7 +77,7 @@ func (c Cookie) withDefaults() Kind {
 func (c Cookie) validate() error {
 	c, _ = c.withDefaults().(Cookie)
 	var errs field.Errors
-	if (hashkey.Source{Cookie: c.Name}).Validate() != nil {
+	if c.Name != "" && (hashkey.Source{Cookie: c.Name}).Validate() != nil {
 		errs.Add("Name", c.Name, "must be a token (RFC 9110, section 5.6.2)")
 	}
 	c.Secret.validate("Secret", &errs)
@@ -94,6 +99,7 @@ func (c Cookie) validate() error {
 	default:
 		errs.Add("SameSite", c.SameSite, "must be Lax, Strict or None")
 	}
+	errs.Check(!c.Partitioned || c.Secure == SecureAlways, "Partitioned", c.Partitioned, "must not be set without SecureAlways: browsers refuse that")
 	name := strings.ToLower(c.Name) // as browsers compare them
 	host, secure := strings.HasPrefix(name, "__host-"), strings.HasPrefix(name, "__secure-")
 	errs.Check(!host && !secure || c.Secure == SecureAlways, "Secure", c.Secure, "must be SecureAlways for a name that begins with __Host- or __Secure-")
@@ -120,7 +126,8 @@ func (c *Cookie) secure(req *http.Request) bool {
 	if req.RemoteAddr == "" { // it is not a server that passes it on
 		return req.URL.Scheme == "https"
 	}
-	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
+	proto, _, _ := strings.Cut(req.Header.Get("X-Forwarded-Proto"), ",") // of several, the first is the caller's
+	return req.TLS != nil || strings.EqualFold(strings.TrimSpace(proto), "https")
 }
 
 // issue adds the cookie to the headers of an answer. It makes a map of its own for that, since a transport
@@ -128,7 +135,7 @@ func (c *Cookie) secure(req *http.Request) bool {
 func (c *Cookie) issue(resp *http.Response, value string, now time.Time, secure bool) {
 	cookie := http.Cookie{
 		Name: c.Name, Value: value, Path: c.Path, Domain: c.Domain,
-		Secure: secure, HttpOnly: true, SameSite: c.SameSite,
+		Secure: secure, HttpOnly: true, SameSite: c.SameSite, Partitioned: c.Partitioned,
 	}
 	if c.MaxAge > 0 {
 		cookie.MaxAge = int(c.MaxAge / time.Second)
@@ -137,6 +144,9 @@ func (c *Cookie) issue(resp *http.Response, value string, now time.Time, secure 
 	h := make(http.Header, len(resp.Header)+1)
 	maps.Copy(h, resp.Header)
 	h["Set-Cookie"] = append(slices.Clip(h["Set-Cookie"]), cookie.String())
+	if c.Private {
+		h["Cache-Control"] = append(slices.Clip(h["Cache-Control"]), "private")
+	}
 	resp.Header = h
 }
 

@@ -39,7 +39,8 @@ func TestCookie_Attributes_S04(t *testing.T) {
 		}{
 			{"defaults", session.Cookie{}, http.Cookie{Name: "evenkeel", Path: "/", SameSite: http.SameSiteLaxMode}},
 			{
-				"all", session.Cookie{
+				"all",
+				session.Cookie{
 					Name: "seat", Path: "/shop", Domain: "example.com", MaxAge: 90 * time.Minute, Secure: session.SecureAlways,
 					SameSite: http.SameSiteStrictMode,
 				},
@@ -49,11 +50,13 @@ func TestCookie_Attributes_S04(t *testing.T) {
 				},
 			},
 			{
-				"None", session.Cookie{Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
+				"None",
+				session.Cookie{Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
 				http.Cookie{Name: "evenkeel", Path: "/", Secure: true, SameSite: http.SameSiteNoneMode},
 			},
 			{
-				"__Host-", session.Cookie{Name: "__Host-seat", Secure: session.SecureAlways},
+				"__Host-",
+				session.Cookie{Name: "__Host-seat", Secure: session.SecureAlways},
 				http.Cookie{Name: "__Host-seat", Path: "/", Secure: true, SameSite: http.SameSiteLaxMode},
 			},
 		} {
@@ -206,7 +209,7 @@ func TestCookie_NamesWhoAnswered_S02(t *testing.T) {
 		assert.Equal(t, session.Event{Time: h.events[0].Time, Kind: session.Moved, From: first, To: second, Cause: "attempt failed"}, h.events[0])
 
 		h.let(breaks, all...)
-		_, err := h.RoundTrip(with(t, moved)) //nolint:bodyclose // there is none
+		_, err := h.RoundTrip(with(t, moved))
 		assert.ErrorIs(t, err, errBroken)
 		h.assertClean(t)
 	})

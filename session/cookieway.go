@@ -1,7 +1,11 @@
 package session
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -11,61 +15,110 @@ import (
 // cookieWay is [Cookie] at work.
 type cookieWay struct {
 	Cookie
-	signers []*signer // the first one signs, all verify
-	known   []known   // what they make of the endpoints
+	known []*known // the first one signs, all verify
+	moves *Table   // where those are who have to move, by their cookies
 }
 
-// known is the endpoints as one signer knows them.
+// known is the endpoints as one secret makes them known. It outlives policies and updates.
 type known struct {
-	tags map[string]tag
-	ids  map[tag]string
+	*signer
+	ids  atomic.Pointer[map[tag]string] // never changed once it is there
+	tags map[string]tag                 // the other way round; guarded by the keeper's lock
 }
 
-// newCookieWay puts cookies to work. What the way before has worked out is used again: a tag costs a
-// hash for each endpoint.
-func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *cookieWay) *cookieWay {
-	w := &cookieWay{Cookie: c}
+// Of sessions that have to move, the calls that come at once agree where to, for that long: then they have
+// their new cookie.
+const (
+	movesTTL  = 10 * time.Second
+	mostMoves = 4096
+)
+
+// newCookieWay puts cookies to work. What the way before has worked out is used again.
+func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *cookieWay, moves *Table) *cookieWay {
+	if c.Name == "" {
+		c.Name = defaultName(target)
+	}
+	w := &cookieWay{Cookie: c, moves: moves}
 	for _, secret := range []Secret{c.Secret, c.Previous} {
 		if secret == (Secret{}) {
 			continue
 		}
-		s, before := newSigner(secret, target, c.Name), known{}
-		if i := old.signs(secret, c.Name); i >= 0 {
-			s, before = old.signers[i], old.known[i]
+		k := old.knownBy(secret, c.Name)
+		if k == nil {
+			k = &known{signer: newSigner(secret, target, c.Name), tags: map[string]tag{}}
+			k.ids.Store(&map[tag]string{})
 		}
-		k := known{make(map[string]tag, len(endpoints)), make(map[tag]string, len(endpoints))}
-		for i := range endpoints {
-			id := endpoints[i].Key().ID
-			t, ok := before.tags[id]
-			if !ok {
-				t = s.tag(id)
-			}
-			k.tags[id], k.ids[t] = t, id
-		}
-		w.signers, w.known = append(w.signers, s), append(w.known, k)
+		k.update(endpoints)
+		w.known = append(w.known, k)
 	}
 	return w
 }
 
-// signs returns which signer is that of a secret, -1 if there is none.
-func (w *cookieWay) signs(secret Secret, name string) int {
+// defaultName returns the name of the cookie of a target, so that services behind one site do not take
+// each other's away.
+func defaultName(target string) string {
+	if target == "" {
+		return "evenkeel"
+	}
+	sum := sha256.Sum256([]byte(target))
+	return "evenkeel-" + hex.EncodeToString(sum[:4])
+}
+
+// knownBy returns what is known by a secret, nil if that was not used.
+func (w *cookieWay) knownBy(secret Secret, name string) *known {
 	switch {
 	case w == nil || w.Name != name:
 	case w.Secret.Equal(secret):
-		return 0
-	case w.Previous.Equal(secret):
-		return 1
+		return w.known[0]
+	case w.Previous.Equal(secret) && secret != (Secret{}):
+		return w.known[1]
 	}
-	return -1
+	return nil
 }
 
-// mostCookies bounds how many cookies with the name are tried: there is more than one if another host
-// of the domain, or another path, has set one too.
-const mostCookies = 4
+// update makes these the endpoints. Only new ones cost a hash.
+func (k *known) update(endpoints []discovery.Endpoint) {
+	ids := map[tag]string(nil) // a copy, once there is something to change
+	change := func() map[tag]string {
+		if ids == nil {
+			ids = maps.Clone(*k.ids.Load())
+		}
+		return ids
+	}
+	for i := range endpoints {
+		id := endpoints[i].Key().ID
+		if _, ok := k.tags[id]; !ok {
+			t := k.tag(id)
+			k.tags[id], change()[t] = t, id
+		}
+	}
+	if len(k.tags) > len(endpoints) { // else they are mostly just these
+		stay := make(map[string]bool, len(endpoints))
+		for i := range endpoints {
+			stay[endpoints[i].Key().ID] = true
+		}
+		for id, t := range k.tags {
+			if !stay[id] {
+				delete(k.tags, id)
+				delete(change(), t)
+			}
+		}
+	}
+	if ids != nil {
+		k.ids.Store(&ids)
+	}
+}
 
+// mostCookies bounds how many cookies with the name are looked at. There is more than one if another host
+// of the domain, or another path, has set one too.
+const mostCookies = 16
+
+// begin implements way. Of several cookies, the one that was issued last counts, of those whose endpoint is
+// known if there are such: browsers send one with a longer path first, however old it is.
 func (w *cookieWay) begin(v *visit, req *http.Request) {
 	v.secure = w.secure(req)
 	now := v.keeper.clock.Now()
+	var best, found reading
 	var refused error
 	cookies := hashkey.Cookies{Lines: req.Header["Cookie"], Name: w.Name}
 	for range mostCookies {
@@ -73,27 +126,46 @@ func (w *cookieWay) begin(v *visit, req *http.Request) {
 		if !ok {
 			break
 		}
-		err := w.open(v, value, now)
-		if err == nil {
-			return
-		}
-		if refused == nil {
+		err := w.read(&found, value, now)
+		switch {
+		case err != nil && refused == nil:
 			refused = err
+		case err == nil && found.betterThan(&best):
+			best = found
 		}
 	}
-	if refused != nil {
+	switch {
+	case best.value != "":
+		v.renew, v.key = best.renew, best.value
+		v.belongs(best.endpoint)
+	case refused != nil:
 		v.keeper.counts.rejected.Add(1)
 		v.keeper.tell(Event{Kind: Rejected, Cause: refused.Error()})
 	}
 }
 
+// reading is what a valid cookie says.
+type reading struct {
+	value    string
+	endpoint string // gone if it is not known any more
+	issued   time.Time
+	renew    bool
+}
+
+func (r *reading) betterThan(o *reading) bool {
+	if known := r.endpoint != gone; o.value != "" && known != (o.endpoint != gone) {
+		return known
+	}
+	return o.value == "" || r.issued.After(o.issued)
+}
+
 // mostAhead is how far the clock of whoever issued a cookie may be ahead of ours, as HAProxy has it.
 const mostAhead = 24 * time.Hour
 
-// open finds out where the call belongs by the value of a cookie.
-func (w *cookieWay) open(v *visit, value string, now time.Time) (err error) {
-	for i, s := range w.signers {
-		t, issued, failure := s.open(value)
+// read reads the value of a cookie.
+func (w *cookieWay) read(r *reading, value string, now time.Time) (err error) {
+	for i, k := range w.known {
+		t, issued, failure := k.open(value)
 		if failure != nil {
 			err = failure
 			continue
@@ -105,32 +177,47 @@ func (w *cookieWay) open(v *visit, value string, now time.Time) (err error) {
 		case w.MaxAge > 0 && age >= w.MaxAge+time.Second: // the date is without its part of a second
 			return errExpired
 		}
-		v.renew = i > 0 || (w.MaxAge > 0 && age > w.MaxAge/4)
-		id, ok := w.known[i].ids[t]
-		if !ok {
-			id = gone
+		*r = reading{value: value, endpoint: gone, issued: issued, renew: i > 0 || (w.MaxAge > 0 && age > w.MaxAge/4)}
+		if id, ok := (*k.ids.Load())[t]; ok {
+			r.endpoint = id
 		}
-		v.belongs(id)
 		return nil
 	}
 	return err
 }
 
-// claim implements way: a cookie is set when an endpoint has answered, and not before.
-func (w *cookieWay) claim(*visit, string, string) string { return "" }
+// claim implements way: of the calls with a cookie whose endpoint cannot take them, the first decides where
+// all go. A new session has no name yet.
+func (w *cookieWay) claim(v *visit, endpoint, cause string) (string, error) {
+	home := v.home()
+	if home == "" {
+		return "", nil
+	}
+	before := "" // where they went last of late
+	if home != v.first.ID {
+		before = home
+	}
+	now, _ := w.moves.pin(v.key, before, endpoint)
+	v.join(now)
+	return now, nil
+}
 
 func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good bool) {
-	home := v.home()
+	home := v.first.ID
 	if !good || (home == endpoint && !v.renew) || sets(resp.Header, w.Name) {
 		return
 	}
-	t, ok := w.known[0].tags[endpoint]
-	if !ok { // it has answered, and left since
-		t = w.signers[0].tag(endpoint)
-	}
 	now := v.keeper.clock.Now()
-	w.issue(resp, w.signers[0].seal(t, now), now, v.secure)
-	if home != endpoint {
+	signer := w.known[0].signer
+	w.issue(resp, signer.seal(signer.tag(endpoint), now), now, v.secure)
+	if home != endpoint && (home == "" || w.first(v, endpoint)) {
 		v.pinned(home, endpoint, v.moving())
 	}
+}
+
+// first reports whether a call is the first one of its session, of those that came at once, to be answered
+// by another endpoint.
+func (w *cookieWay) first(v *visit, endpoint string) bool {
+	_, first := w.moves.pin("moved "+v.key, "", endpoint)
+	return first
 }

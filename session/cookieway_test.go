@@ -15,20 +15,19 @@ import (
 
 // newTestWay returns cookies at work for a:80, b:80 and c:80.
 func newTestWay(c Cookie) *cookieWay {
-	c, _ = c.withDefaults().(Cookie)
-	return newCookieWay(c, target, listed("a:80", "b:80", "c:80"), nil)
+	return newCookieWay(named(c), target, listed("a:80", "b:80", "c:80"), nil, nil)
 }
 
 // opened returns where a call with this value belongs, and whether it gets a new one.
 func (w *cookieWay) opened(value string, now time.Time) (home string, renew bool, err error) {
-	v := &visit{work: &working{}}
-	err = w.open(v, value, now)
-	return v.home(), v.renew, err
+	var r reading
+	err = w.read(&r, value, now)
+	return r.endpoint, r.renew, err
 }
 
 // issued returns the value of a new cookie.
 func (w *cookieWay) issued(endpoint string, now time.Time) string {
-	return w.signers[0].seal(w.signers[0].tag(endpoint), now)
+	return w.known[0].seal(w.known[0].tag(endpoint), now)
 }
 
 // A cookie is good until MaxAge after its date, renewed in the last three quarters of that, and may
@@ -165,12 +164,14 @@ func TestCookie_Endpoints_S06(t *testing.T) {
 	assert.Equal(t, "b:80", home())
 	require.NoError(t, n.Use(&Policy{By: Cookie{Name: "other", Secret: secretNo(1)}}))
 	assert.Empty(t, home())
+	assert.Empty(t, n.begun(with(t, "other="+value)).home(), "under another name it is another's")
+	assert.Equal(t, uint64(1), n.Status().Rejected)
 	require.NoError(t, n.Use(&Policy{By: Cookie{Secret: secretNo(1)}}))
 	assert.Equal(t, "b:80", home())
-	assert.Zero(t, n.Status().Rejected)
+	assert.Equal(t, uint64(1), n.Status().Rejected)
 	require.NoError(t, n.Use(&Policy{By: Cookie{Secret: secretNo(2)}}))
 	assert.Empty(t, home())
-	assert.Equal(t, uint64(1), n.Status().Rejected)
+	assert.Equal(t, uint64(2), n.Status().Rejected)
 }
 
 // Given a value that is not valid, then it is counted, told without the value, and of no effect.

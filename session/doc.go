@@ -28,17 +28,20 @@
 // A session moves when its endpoint has left, is found unhealthy by a probe, is ejected, or has an open
 // circuit breaker; when it has as many requests as balancer.Rules.MaxInFlight allows; when the request
 // is for another route; and when an attempt there has failed and another endpoint has answered the
-// retry, or a hedge. Where so many endpoints look broken that health is ignored (balancer.Panic),
+// retry, or a hedge. (A 429 is no failure in that sense: the retry stays where it is, after its wait.) Where so many endpoints look broken that health is ignored (balancer.Panic),
 // sessions stay. A session that has moved is at home where it is: it does not move back. Each
 // move is counted, and told with its cause. [Policy.Strict] makes calls fail instead.
 //
 // A session's requests count in the share of its endpoint: algorithms that look at load see them
-// in flight, and those that do not (balancer.RoundRobin, balancer.Random) pass over an endpoint once for each,
-// so that one with many sessions gets fewer new ones.
+// in flight, and those that do not (balancer.RoundRobin, balancer.Random) leave out endpoints that have clearly
+// more of them than another, so that one with many sessions gets fewer new ones.
+//
+// Replicas that share a Secret or a Store must have the same endpoints, under the same identities. One that
+// has not heard of a new endpoint yet takes it for gone, and moves the sessions that it had in that time.
 //
 // # What it does not do
 //
 // It does not keep the state of sessions. Where the state can be kept outside of the servers, in a
 // database or in Redis, all servers are equal and no request needs affinity: that is the better way,
-// and libraries for it are plenty. An example in the repository shows both.
+// and libraries for it are plenty: examples/sessions in the repository shows both.
 package session

@@ -52,6 +52,9 @@ type noted struct {
 
 func newNoted(t testing.TB, by Kind) *noted {
 	t.Helper()
+	if c, ok := by.(Cookie); ok {
+		by = named(c)
+	}
 	n := &noted{fake: clock.NewFake(dawn)}
 	k, err := NewKeeper(Config{
 		Policy: &Policy{By: by}, Target: "http://users:80", Clock: n.fake,
@@ -61,6 +64,14 @@ func newNoted(t testing.TB, by Kind) *noted {
 	k.Endpoints(listed("a:80", "b:80", "c:80"))
 	n.Keeper = k
 	return n
+}
+
+// named returns a cookie with a name that is easy to write.
+func named(c Cookie) Cookie {
+	if c.Name == "" {
+		c.Name = "evenkeel"
+	}
+	return c
 }
 
 // begun returns what the way knows of a request's call before it is made.

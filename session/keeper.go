@@ -1,6 +1,8 @@
 package session
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/internal/field"
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 	"github.com/evenkeel-go/evenkeel/internal/node"
+	"github.com/evenkeel-go/evenkeel/outcome"
 )
 
 // Config is what a [Keeper] needs.
@@ -41,6 +44,23 @@ func (c Config) Validate() error {
 // or of which the Store cannot say where it belongs.
 var ErrUnavailable = node.ErrPinned
 
+// refusedError says why a call in strict mode is not made.
+type refusedError struct{ why string }
+
+// Error implements error.
+func (e *refusedError) Error() string { return ErrUnavailable.Error() + ": " + e.why }
+
+// Unwrap makes errors.Is find [ErrUnavailable].
+func (e *refusedError) Unwrap() error { return ErrUnavailable }
+
+// Reason returns [outcome.NoEndpoints].
+func (e *refusedError) Reason() outcome.Reason { return outcome.NoEndpoints }
+
+var (
+	errStoreSilent = &refusedError{"the store cannot say which one it is"}
+	errStoreFull   = &refusedError{"the store cannot take it in"}
+)
+
 // Keeper keeps the callers of one service at their endpoints. It is safe for concurrent use, and needs
 // no end.
 type Keeper struct {
@@ -50,6 +70,10 @@ type Keeper struct {
 	work    atomic.Pointer[working] // nil if nobody is kept
 	counts  counts
 	down    atomic.Bool // the store has failed, and has not answered since
+	told    atomic.Bool // which endpoints there are
+	moves   *Table      // where sessions have moved of late that no store knows, see cookieWay
+
+	attached atomic.Pointer[func(context.Context) error] // waits for the first endpoints
 
 	mu        sync.Mutex // guards what follows; the lock of a pool may be held, none is taken
 	policy    *Policy
@@ -68,18 +92,44 @@ type way interface {
 	// begin finds out where the call belongs.
 	begin(v *visit, req *http.Request)
 	// claim is that of call.Affinity.
-	claim(v *visit, endpoint, cause string) string
+	claim(v *visit, endpoint, cause string) (elsewhere string, err error)
 	// end is told which endpoint has answered, and whether it did what it should.
 	end(v *visit, resp *http.Response, endpoint string, good bool)
 }
 
 // NewKeeper returns a keeper, or all that is wrong with the configuration.
 func NewKeeper(c Config) (*Keeper, error) {
-	k := &Keeper{target: c.Target, onEvent: c.OnEvent, clock: clock.Or(c.Clock)}
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	return k, k.Use(c.Policy)
+	k := &Keeper{target: c.Target, onEvent: c.OnEvent, clock: clock.Or(c.Clock)}
+	var err error
+	if k.moves, err = NewTable(TableConfig{TTL: movesTTL, MaxSessions: mostMoves, Clock: k.clock}); err != nil {
+		return nil, err
+	}
+	if err := k.Use(c.Policy); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Attach makes the keeper that of a pool, which calls it.
+func (k *Keeper) Attach(ready func(context.Context) error) error {
+	if !k.attached.CompareAndSwap(nil, &ready) {
+		return errAttached
+	}
+	return nil
+}
+
+var errAttached = errors.New("session: the keeper is that of another pool already")
+
+// await waits until it is known which endpoints there are: before, nobody can tell where a session belongs.
+func (k *Keeper) await(ctx context.Context) error {
+	ready := k.attached.Load()
+	if k.told.Load() || ready == nil {
+		return nil
+	}
+	return (*ready)(ctx)
 }
 
 // Use replaces the policy; nil means that nobody is kept any more. Sessions go on as far as the new policy
@@ -111,6 +161,7 @@ func (k *Keeper) Endpoints(all []discovery.Endpoint) {
 	defer k.mu.Unlock()
 	k.endpoints = all
 	_ = k.workLocked() // the policy was good before
+	k.told.Store(true)
 }
 
 // workLocked puts the policy and the endpoints to work.
@@ -126,7 +177,7 @@ func (k *Keeper) workLocked() error {
 		if before := k.work.Load(); before != nil {
 			old, _ = before.way.(*cookieWay)
 		}
-		w.way = newCookieWay(kind, k.target, k.endpoints, old)
+		w.way = newCookieWay(kind, k.target, k.endpoints, old, k.moves)
 	case Route:
 		w.way = newRouteWay(kind, k.endpoints)
 	case Key:

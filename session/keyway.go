@@ -2,13 +2,11 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
-	"github.com/evenkeel-go/evenkeel/internal/node"
 )
 
 // keyWay is [Key] at work.
@@ -34,36 +32,34 @@ func (w *keyWay) lookup(v *visit, key string) {
 	switch {
 	case endpoint != "":
 		v.belongs(endpoint)
-	case !ok && v.work.Strict && v.failed.Load():
-		v.refusal = fmt.Errorf("%w: the store cannot say which one it is", ErrUnavailable)
-	case !ok && v.work.Strict: // the caller has gone
+	case ok || !v.work.Strict:
+	case v.failed.Load():
+		v.refusal = errStoreSilent
+	default: // the caller has gone
 		v.refusal = context.Cause(v.record)
 	}
 }
 
 // claim implements way: of many calls with one key, the first one decides where all of them go, before
 // any of them is sent.
-func (w *keyWay) claim(v *visit, endpoint, cause string) string {
+func (w *keyWay) claim(v *visit, endpoint, cause string) (string, error) {
 	if v.key == "" {
-		return ""
+		return "", nil
 	}
 	home := v.home()
-	now, ok := w.pin(v, home, endpoint)
-	if !ok || now == "" {
-		return ""
-	}
-	ours := now == endpoint
-	if ours {
+	now, changed, ok := v.pinTo(w.store, v.key, home, endpoint)
+	switch {
+	case !ok && v.work.Strict:
+		return "", errStoreFull
+	case !ok:
+		return "", nil
+	case changed:
+		v.began.Store(home == "")
 		v.pinned(home, endpoint, cause)
 	}
-	// Nothing is lost yet if a session that has just begun here has to go elsewhere.
-	v.pin.Store(&node.Pin{ID: now, Strict: v.work.Strict && !ours, DrainFor: v.work.DrainFor})
-	return now
-}
-
-// pin asks the store to pin the call's key.
-func (w *keyWay) pin(v *visit, from, to string) (now string, ok bool) {
-	return v.ask(w.store, func(ctx context.Context) (string, error) { return w.store.Pin(ctx, v.key, from, to) })
+	v.cause.Store(nil) // a second move has another one
+	v.join(now)
+	return now, nil
 }
 
 func (w *keyWay) end(v *visit, _ *http.Response, endpoint string, good bool) {
@@ -71,7 +67,7 @@ func (w *keyWay) end(v *visit, _ *http.Response, endpoint string, good bool) {
 	if v.key == "" || !good || home == endpoint || (home == "" && v.failed.Load()) {
 		return
 	}
-	if now, ok := w.pin(v, home, endpoint); ok && now == endpoint {
+	if _, changed, ok := v.pinTo(w.store, v.key, home, endpoint); ok && changed {
 		v.pinned(home, endpoint, v.moving())
 	}
 }
@@ -87,19 +83,28 @@ func (w *learnWay) begin(v *visit, req *http.Request) {
 	w.lookup(v, key)
 }
 
+// claim is that of [keyWay], for values that are known: what callers make up takes no place in the store.
+func (w *learnWay) claim(v *visit, endpoint, cause string) (string, error) {
+	if v.home() == "" {
+		return "", nil
+	}
+	return w.keyWay.claim(v, endpoint, cause)
+}
+
 func (w *learnWay) end(v *visit, resp *http.Response, endpoint string, good bool) {
 	learnt := w.learnt(resp, v.keeper.clock.Now)
-	if learnt == "" || learnt == v.key {
+	switch {
+	case learnt != "" && learnt != v.key:
+		v.key = learnt // it is the session's from now on
+		now, changed, ok := v.pinTo(w.store, learnt, "", endpoint)
+		if ok && now != endpoint {
+			_, changed, ok = v.pinTo(w.store, learnt, now, endpoint) // who set it last has it
+		}
+		if ok && changed {
+			v.pinned("", endpoint, "")
+		}
+	case learnt != "" || v.home() != "":
 		w.keyWay.end(v, resp, endpoint, good || learnt != "")
-		return
-	}
-	v.key = learnt // it is the session's from now on
-	now, ok := w.pin(v, "", endpoint)
-	if ok && now != endpoint {
-		_, ok = w.pin(v, now, endpoint) // who set it last has it
-	}
-	if ok {
-		v.pinned("", endpoint, "")
 	}
 }
 

@@ -79,8 +79,8 @@ func (k Key) withDefaults() Kind {
 
 // Learn pins a caller by the session cookie, or by a header, that the servers set themselves. It
 // remembers which endpoint set a value, and sends the requests that carry it there, as nginx's
-// "sticky learn" does. A value that is not known, because it is older than the table, is pinned to
-// the endpoint that answers its first request.
+// "sticky learn" does. A value that no endpoint has set, as far as it is remembered, belongs nowhere: so
+// callers cannot fill the table with what they make up.
 type Learn struct {
 	// Cookie is the name of the servers' cookie; case matters.
 	Cookie string
@@ -116,8 +116,9 @@ func (l Learn) withDefaults() Kind {
 }
 
 // Route sends a request to the endpoint that it names, as Java's application servers have it in
-// their session cookies: JSESSIONID=52A8.node2. It remembers nothing. Callers can choose their
-// server with it.
+// their session cookies: JSESSIONID=52A8.node2. It remembers nothing: while that endpoint cannot take
+// requests, each goes wherever the balancer sends it, until the server that answers puts its own name
+// there. That is not counted as a move. Callers can choose their server with it.
 type Route struct {
 	// From says where requests name the endpoint. It must not be empty.
 	From []Property

@@ -179,8 +179,12 @@ func TestKey_Precedence(t *testing.T) {
 		k3, _ := h.ask(t, request("", "", "192.0.2.1:1"))
 		assert.ElementsMatch(t, all, []string{k1, k2, k3})
 		for _, row := range []struct{ context, header, address, want string }{
-			{"k1", "k2", "192.0.2.1:2", k1}, {"", "k2", "192.0.2.1:2", k2}, {"", "", "192.0.2.1:3", k3}, {"k2", "k1", "", k2},
-			{"192.0.2.1", "k1", "", k3}, {"", "k1", "192.0.2.1:1", k1},
+			{"k1", "k2", "192.0.2.1:2", k1},
+			{"", "k2", "192.0.2.1:2", k2},
+			{"", "", "192.0.2.1:3", k3},
+			{"k2", "k1", "", k2},
+			{"192.0.2.1", "k1", "", k3},
+			{"", "k1", "192.0.2.1:1", k1},
 		} {
 			for range 3 {
 				address, _ := h.ask(t, request(row.context, row.header, row.address))
@@ -227,5 +231,49 @@ func TestKey_Moves_S01_S06(t *testing.T) {
 		assert.Equal(t, []string{first, second, "attempt failed"}, []string{h.events[0].From, h.events[0].To, h.events[0].Cause})
 		assert.Equal(t, []string{second, third, "removed"}, []string{h.events[1].From, h.events[1].To, h.events[1].Cause})
 		h.assertClean(t)
+	})
+}
+
+// A failure elsewhere does not move a session.
+func TestKey_FailuresMoveNothing_S02(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Key{}}).retrying(t)
+		first, _ := h.ask(t, keyed(t, "k"))
+		h.let(answers(http.StatusInternalServerError), all...)
+		h.let(breaks, first)
+		second, resp := h.ask(t, keyed(t, "k"))
+		assert.NotEqual(t, first, second)
+		assert.Equal(t, http.StatusInternalServerError, resp.StatusCode)
+		h.let(nil, all...)
+		address, _ := h.ask(t, keyed(t, "k"))
+		assert.Equal(t, first, address)
+		assert.Zero(t, h.keeper.Status().Moved)
+		h.assertClean(t)
+	})
+}
+
+// Another policy keeps the table, within the limits of its own.
+func TestKeeper_UseKeepsTheTable_P01(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Key{}})
+		homes := map[string]string{}
+		for _, key := range []string{"k1", "k2", "k3", "k4"} {
+			homes[key], _ = h.ask(t, keyed(t, key))
+			time.Sleep(time.Second)
+		}
+		require.NoError(t, h.keeper.Use(nil))
+		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Learn{Cookie: "a"}}))
+		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Key{MaxSessions: 2, TTL: time.Minute}, Strict: true}))
+		assert.Equal(t, 2, h.keeper.Status().Sessions)
+		for range 3 {
+			for _, key := range []string{"k3", "k4"} {
+				address, _ := h.ask(t, keyed(t, key))
+				assert.Equal(t, homes[key], address)
+			}
+		}
+		assert.Equal(t, session.Status{New: 4, Kept: 6, Sessions: 2}, h.keeper.Status())
+		time.Sleep(time.Minute)
+		h.ask(t, keyed(t, "k4"))
+		assert.Equal(t, uint64(5), h.keeper.Status().New, "it was forgotten after a minute")
 	})
 }

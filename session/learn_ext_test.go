@@ -128,3 +128,26 @@ func TestLearn_Unknown(t *testing.T) {
 		h.assertClean(t)
 	})
 }
+
+// A server that sets the same value with every answer begins one session, and so do others that answer in its place:
+// they have it then.
+func TestLearn_SetAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}}).retrying(t)
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
+		first, _ := h.ask(t, get(t))
+		for range 3 {
+			h.ask(t, get(t, "Cookie: sid=x1"))
+		}
+		assert.Equal(t, session.Status{New: 1, Kept: 3, Sessions: 1}, h.keeper.Status())
+
+		h.let(answers(http.StatusInternalServerError, "Set-Cookie: sid=x1"), all...)
+		h.let(breaks, first)
+		second, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+		assert.NotEqual(t, first, second)
+		h.let(nil, all...)
+		address, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+		assert.Equal(t, second, address)
+		assert.Equal(t, session.Status{New: 1, Kept: 4, Moved: 1, Sessions: 1}, h.keeper.Status())
+	})
+}

@@ -15,8 +15,8 @@ type Policy struct {
 	By Kind
 
 	// Strict makes a call fail with [ErrUnavailable] where its endpoint cannot take it, for state
-	// that exists nowhere else: also if the endpoint has left, until the caller comes without
-	// its cookie or key, or the Store has forgotten it. Without Strict, the session moves: another endpoint is picked, the
+	// that exists nowhere else: also if the endpoint has left for good, until the caller comes
+	// without its cookie or with another key, or somebody makes the Store forget it. Without Strict, the session moves: another endpoint is picked, the
 	// session belongs there from now on, and is not moved back. Retries and hedges of a strict
 	// session stay at its endpoint. It must not be set with [Hash], which does not know where a
 	// session was.

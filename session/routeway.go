@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/evenkeel-go/evenkeel/discovery"
@@ -23,11 +24,24 @@ func newRouteWay(r Route, endpoints []discovery.Endpoint) *routeWay {
 		if r.Attribute != "" {
 			name = endpoints[i].Attributes[r.Attribute]
 		}
-		if name != "" {
+		if name == "" {
+			continue
+		}
+		if other, twice := w.named[name]; !twice || better(&endpoints[i], endpoints, other) {
 			w.named[name] = id
 		}
 	}
 	return w
+}
+
+// better reports whether an endpoint comes before another one of the same name: one that stays before one that
+// drains, and else in the order of their identities, whatever the order in which they are listed.
+func better(e *discovery.Endpoint, among []discovery.Endpoint, other string) bool {
+	at := slices.IndexFunc(among, func(o discovery.Endpoint) bool { return o.Key().ID == other })
+	if o := &among[at]; e.Draining != o.Draining {
+		return o.Draining
+	}
+	return e.Key().ID < other
 }
 
 func (w *routeWay) begin(v *visit, req *http.Request) {
@@ -50,10 +64,7 @@ func (w *routeWay) begin(v *visit, req *http.Request) {
 }
 
 // claim implements way: whoever has put the name into the request says where it goes.
-func (w *routeWay) claim(*visit, string, string) string { return "" }
+func (w *routeWay) claim(*visit, string, string) (string, error) { return "", nil }
 
-func (w *routeWay) end(v *visit, _ *http.Response, endpoint string, good bool) {
-	if home := v.home(); good && home != "" && home != endpoint {
-		v.pinned(home, endpoint, v.moving())
-	}
-}
+// end implements way: there is nothing to remember.
+func (w *routeWay) end(*visit, *http.Response, string, bool) {}

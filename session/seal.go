@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -15,18 +16,20 @@ import (
 //
 //	byte 0       which secret it was signed with, as far as a byte tells
 //	bytes 1-4    when, in seconds since 1970
-//	bytes 5-12   the tag of the endpoint
-//	bytes 13-28  the first half of the HMAC-SHA256 of the bytes before
+//	bytes 5-8    random, so that no two sessions have the same
+//	bytes 9-16   the tag of the endpoint
+//	bytes 17-32  the first half of the HMAC-SHA256 of the bytes before
 //
 // The tag is a keyed hash of the endpoint's identity, so that nobody finds the identity by trying all
 // addresses. The keys of both are derived from the secret, the target and the cookie's name, so that no
 // cookie is good for another service.
 const (
-	sealedDate = 1
-	sealedTag  = 5
-	sealedMAC  = 13
-	sealedLen  = 29
-	sealedText = (sealedLen*8 + 5) / 6
+	sealedDate   = 1
+	sealedRandom = 5
+	sealedTag    = 9
+	sealedMAC    = 17
+	sealedLen    = 33
+	sealedText   = sealedLen / 3 * 4
 
 	macLen = sealedLen - sealedMAC
 )
@@ -37,8 +40,8 @@ type tag [sealedMAC - sealedTag]byte
 // signer signs and verifies with one secret. It is safe for concurrent use.
 type signer struct {
 	id     byte
-	tags   []byte           // the key of tags
-	macs   sync.Pool        // of *mac
+	macs   sync.Pool        // of *mac, for signatures
+	tags   sync.Pool        // of *mac, for tags
 	base64 *base64.Encoding // refuses what decodes to the same bytes without being the same text
 }
 
@@ -61,16 +64,20 @@ func newSigner(secret Secret, target, name string) *signer {
 		return h.Sum(nil)
 	}
 	key := derive("mac")
-	s := &signer{id: derive("id")[0], tags: derive("tag"), base64: base64.RawURLEncoding.Strict()}
+	s := &signer{id: derive("id")[0], base64: base64.RawURLEncoding.Strict()}
+	tags := derive("tag")
 	s.macs.New = func() any { return &mac{Hash: hmac.New(sha256.New, key)} }
+	s.tags.New = func() any { return &mac{Hash: hmac.New(sha256.New, tags)} }
 	return s
 }
 
 // tag returns that of an endpoint.
 func (s *signer) tag(endpoint string) (t tag) {
-	h := hmac.New(sha256.New, s.tags)
-	h.Write([]byte(endpoint))
-	copy(t[:], h.Sum(nil))
+	m := s.tags.Get().(*mac)
+	defer s.tags.Put(m)
+	m.Reset()
+	m.Write([]byte(endpoint))
+	copy(t[:], m.Sum(m.sum[:0]))
 	return t
 }
 
@@ -80,6 +87,7 @@ func (s *signer) seal(t tag, now time.Time) string {
 	defer s.macs.Put(m)
 	m.raw[0] = s.id
 	binary.BigEndian.PutUint32(m.raw[sealedDate:], uint32(now.Unix()))
+	_, _ = rand.Read(m.raw[sealedRandom:sealedTag]) // it never fails
 	copy(m.raw[sealedTag:], t[:])
 	copy(m.raw[sealedMAC:], m.sign())
 	return s.base64.EncodeToString(m.raw[:])

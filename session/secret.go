@@ -9,14 +9,17 @@ import (
 
 // Secret is a key with which cookies are signed: at least 32 random bytes, such as crypto/rand
 // makes, the same for all replicas of a service, and none that signs anything else. The zero Secret is none.
-// It is never printed, not even as a part of something else: what package fmt does with a slice or a
-// string deep inside is not always to ask its methods, but it does not follow a pointer there.
-type Secret struct{ key *[]byte }
+// It is never printed, not even as a part of something else: package fmt does not always ask what is deep
+// inside for its methods, but it does not follow a pointer there.
+type Secret struct{ key *hidden }
+
+// hidden is a pointer more: of one pointer, fmt shows where it leads if the verb is none for pointers.
+type hidden struct{ key *[]byte }
 
 // NewSecret returns a secret that is a copy of these bytes.
 func NewSecret(key []byte) Secret {
 	key = bytes.Clone(key)
-	return Secret{&key}
+	return Secret{&hidden{&key}}
 }
 
 // bytes returns the key, nil without one.
@@ -24,7 +27,7 @@ func (s Secret) bytes() []byte {
 	if s.key == nil {
 		return nil
 	}
-	return *s.key
+	return *s.key.key
 }
 
 // Equal reports whether two secrets are the same.

@@ -20,7 +20,7 @@ const ms = time.Millisecond
 
 // shelf is a store of a user's own, which does what the test says before it answers.
 type shelf struct {
-	before func(ctx context.Context, op string) (endpoint string, err error, over bool)
+	before func(ctx context.Context, op string) (endpoint string, over bool, err error)
 
 	mu    sync.Mutex // guards what follows
 	at    map[string]string
@@ -29,19 +29,19 @@ type shelf struct {
 
 func newShelf() *shelf { return &shelf{at: map[string]string{}} }
 
-func (s *shelf) begin(ctx context.Context, op string) (endpoint string, err error, over bool) {
+func (s *shelf) begin(ctx context.Context, op string) (endpoint string, over bool, err error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, op)
 	before := s.before
 	s.mu.Unlock()
 	if before == nil {
-		return "", nil, false
+		return "", false, nil
 	}
 	return before(ctx, op)
 }
 
 func (s *shelf) Lookup(ctx context.Context, key string) (string, error) {
-	if endpoint, err, over := s.begin(ctx, "lookup"); over {
+	if endpoint, over, err := s.begin(ctx, "lookup"); over {
 		return endpoint, err
 	}
 	s.mu.Lock()
@@ -50,7 +50,7 @@ func (s *shelf) Lookup(ctx context.Context, key string) (string, error) {
 }
 
 func (s *shelf) Pin(ctx context.Context, key, from, to string) (string, error) {
-	if endpoint, err, over := s.begin(ctx, "pin"); over {
+	if endpoint, over, err := s.begin(ctx, "pin"); over {
 		return endpoint, err
 	}
 	s.mu.Lock()
@@ -72,27 +72,27 @@ func (s *shelf) ops() []string {
 }
 
 // does says what the store does from now on.
-func (s *shelf) does(before func(ctx context.Context, op string) (string, error, bool)) {
+func (s *shelf) does(before func(ctx context.Context, op string) (string, bool, error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before = before
 }
 
 // takes is a store that takes its time for each operation, unless its context ends.
-func takes(d time.Duration) func(context.Context, string) (string, error, bool) {
-	return func(ctx context.Context, _ string) (string, error, bool) {
+func takes(d time.Duration) func(context.Context, string) (string, bool, error) {
+	return func(ctx context.Context, _ string) (string, bool, error) {
 		select {
 		case <-time.After(d):
-			return "", nil, false
+			return "", false, nil
 		case <-ctx.Done():
-			return "", ctx.Err(), true
+			return "", true, ctx.Err()
 		}
 	}
 }
 
 var errStore = errors.New("the store is on fire")
 
-func fails(context.Context, string) (string, error, bool) { return "", errStore, true }
+func fails(context.Context, string) (string, bool, error) { return "", true, errStore }
 
 // took returns how long a call took that has gone well.
 func (h *house) took(t testing.TB, req *http.Request) time.Duration {
@@ -187,7 +187,7 @@ func TestStore_Fails(t *testing.T) {
 			delete(store.at, "k")
 		}
 		assert.Equal(t, uint64(20), h.keeper.Status().StoreErrors)
-		store.does(func(_ context.Context, op string) (string, error, bool) { return "", errStore, op == "pin" })
+		store.does(func(_ context.Context, op string) (string, bool, error) { return "", op == "pin", errStore })
 		h.ask(t, keyed(t, "k"))
 		assert.Equal(t, []string{"lookup", "pin"}, store.ops())
 		assert.Equal(t, uint64(21), h.keeper.Status().StoreErrors)
@@ -200,7 +200,7 @@ func TestStore_EndpointBesideAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, op := range []string{"lookup", "pin"} {
 			store := newShelf()
-			store.does(func(_ context.Context, asked string) (string, error, bool) { return "b:80", errStore, asked == op })
+			store.does(func(_ context.Context, asked string) (string, bool, error) { return "b:80", asked == op, errStore })
 			h := newHouse(t, session.Policy{By: session.Key{Store: store}, Strict: op == "lookup"})
 			for range 6 {
 				address, _ := h.ask(t, keyed(t, "k"))
@@ -217,7 +217,7 @@ func TestStore_SomebodyElseWasFaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, elsewhere := range []string{"b:80", "nowhere:80"} {
 			store := newShelf()
-			store.does(func(_ context.Context, op string) (string, error, bool) { return elsewhere, nil, op == "pin" })
+			store.does(func(_ context.Context, op string) (string, bool, error) { return elsewhere, op == "pin", nil })
 			h := newHouse(t, session.Policy{By: session.Key{Store: store}})
 			for range 6 {
 				address, _ := h.ask(t, keyed(t, "k"))
@@ -266,7 +266,7 @@ func TestStore_CallerGivesUp(t *testing.T) {
 			req := keyed(t, "k")
 			req = req.WithContext(session.WithKey(ctx, "k"))
 			req.Body = sent
-			_, err := h.RoundTrip(req) //nolint:bodyclose // there is none
+			_, err := h.RoundTrip(req)
 			assert.ErrorIs(t, err, context.DeadlineExceeded)
 			assert.Equal(t, 50*ms, time.Since(start))
 			assert.Equal(t, int32(1), sent.closes.Load())
@@ -280,7 +280,7 @@ func TestStore_CallerGivesUp(t *testing.T) {
 // Strict and a store that cannot say: nothing is sent.
 func TestStore_StrictAndFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for about, does := range map[string]func(context.Context, string) (string, error, bool){"fails": fails, "hangs": takes(time.Hour)} {
+		for about, does := range map[string]func(context.Context, string) (string, bool, error){"fails": fails, "hangs": takes(time.Hour)} {
 			for _, retried := range []bool{false, true} {
 				store := newShelf()
 				h := newHouse(t, session.Policy{By: session.Key{Store: store}, Strict: true})
@@ -292,7 +292,7 @@ func TestStore_StrictAndFailed(t *testing.T) {
 				sent := newBody("x")
 				req := keyed(t, "k")
 				req.Body, req.ContentLength = sent, 1
-				_, err := h.RoundTrip(req) //nolint:bodyclose // there is none
+				_, err := h.RoundTrip(req)
 				require.ErrorIs(t, err, session.ErrUnavailable, about)
 				assert.Equal(t, int32(1), sent.closes.Load(), about)
 				assert.Len(t, h.seen, 1)
@@ -315,15 +315,19 @@ func TestStore_Panics(t *testing.T) {
 			at      int // the operation that panics
 			retried bool
 		}{
-			{"lookup", 1, false}, {"lookup, with retries", 1, true}, {"first pin", 2, false}, {"first pin, with retries", 2, true},
-			{"pin after the answer", 3, false}, {"pin after the answer, with retries", 3, true},
+			{"lookup", 1, false},
+			{"lookup, with retries", 1, true},
+			{"first pin", 2, false},
+			{"first pin, with retries", 2, true},
+			{"pin after the answer", 3, false},
+			{"pin after the answer, with retries", 3, true},
 		} {
 			store, n := newShelf(), 0
-			store.does(func(context.Context, string) (string, error, bool) {
+			store.does(func(context.Context, string) (string, bool, error) {
 				if n++; n == row.at {
 					panic("the store panics")
 				}
-				return "", nil, true // and pins nothing, so that it is asked again
+				return "", true, nil // and pins nothing, so that it is asked again
 			})
 			h := newHouse(t, session.Policy{By: session.Key{Store: store}})
 			if row.retried {
@@ -333,7 +337,7 @@ func TestStore_Panics(t *testing.T) {
 			req := keyed(t, "k")
 			req.Body, req.ContentLength = sent, 1
 			assert.PanicsWithValue(t, "the store panics", func() {
-				_, _ = h.RoundTrip(req) //nolint:bodyclose // nobody gets it
+				_, _ = h.RoundTrip(req)
 			}, row.about)
 			assert.Equal(t, int32(1), sent.closes.Load(), row.about)
 			assert.Len(t, h.seen, max(row.at-2, 0), row.about)

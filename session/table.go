@@ -193,21 +193,35 @@ func (t *Table) Lookup(_ context.Context, key string) (string, error) {
 
 // Pin implements [Store]. It never fails.
 func (t *Table) Pin(_ context.Context, key, from, to string) (string, error) {
+	now, _ := t.pin(key, from, to)
+	return now, nil
+}
+
+// pin also reports whether it has changed anything.
+func (t *Table) pin(key, from, to string) (endpoint string, changed bool) {
 	now := t.elapsed()
 	s, f := t.lock(key)
 	defer s.mu.Unlock()
 	ttl := time.Duration(t.ttl.Load())
 	at := s.live(f, now, ttl)
 	if at != root {
-		if pinned := s.names[s.entries[at].name].text; pinned != from {
-			return pinned, nil
+		pinned := s.names[s.entries[at].name].text
+		switch {
+		case pinned != from || pinned == to:
+			return pinned, false
+		case to == "":
+			s.drop(at)
+		default:
+			s.rename(at, to)
 		}
-		s.rename(at, to)
-		return to, nil
+		return to, true
+	}
+	if to == "" {
+		return "", false
 	}
 	s.expire(now, ttl)
 	s.add(f, to, now)
-	return to, nil
+	return to, true
 }
 
 // Len returns how many keys are remembered, those included that are too old to be returned and have not

@@ -131,3 +131,66 @@ func TestTable_Concurrent(t *testing.T) {
 	group.Wait()
 	consistent(t, table)
 }
+
+// Given other limits, with more or fewer shards, then those that were used last stay, with where they are pinned and since when.
+func TestTable_ResizedKeepsTheLast_P01(t *testing.T) {
+	t.Parallel()
+	now := newWandering()
+	table := newTestTable(t, TableConfig{TTL: hour, MaxSessions: 10_000, Clock: now})
+	home := func(i int) string { return fmt.Sprint("endpoint ", i%7) }
+	for i := range 5000 {
+		now.move(time.Millisecond)
+		table.pinned(t, fmt.Sprint(i), "", home(i))
+	}
+	now.move(30 * time.Minute)
+	for i := range 100 { // the first ones are the last ones now
+		now.move(time.Millisecond)
+		assert.Equal(t, home(i), table.where(t, fmt.Sprint(i)))
+	}
+	for _, most := range []int{100_000, 5000, 2047, 1_000_000, 500, 100_000, 10_000} {
+		table.resize(hour, most)
+		consistent(t, table)
+	}
+	assert.Equal(t, 500, table.Len())
+	for i := range 5000 {
+		if want := home(i); i < 100 || i >= 4600 {
+			assert.Equal(t, want, table.where(t, fmt.Sprint(i)), i)
+		} else {
+			assert.Empty(t, table.where(t, fmt.Sprint(i)), i)
+		}
+	}
+	table.resize(20*time.Minute, 10_000)
+	now.move(20 * time.Minute)
+	assert.Empty(t, table.where(t, "0"))
+	kept, _ := table.namesKept()
+	assert.LessOrEqual(t, kept, 7*len(*table.shards.Load()))
+}
+
+// What is pinned while the shards change is pinned.
+func TestTable_PinnedDuringAResize(t *testing.T) {
+	t.Parallel()
+	const workers, keys = 4, 5000
+	table := newTestTable(t, TableConfig{MaxSessions: 100_000})
+	var group sync.WaitGroup
+	for worker := range workers {
+		group.Go(func() {
+			for i := range keys {
+				_, _ = table.Pin(t.Context(), fmt.Sprint(worker, " ", i), "", "a:80")
+				if worker == 0 && i%250 == 0 { // 32 shards, then 64, with room for all in each
+					table.resize(hour, 50_000*(1+i/250%2))
+				}
+			}
+		})
+	}
+	group.Wait()
+	lost := 0
+	for worker := range workers {
+		for i := range keys {
+			if table.where(t, fmt.Sprint(worker, " ", i)) == "" {
+				lost++
+			}
+		}
+	}
+	assert.Zero(t, lost)
+	consistent(t, table)
+}

@@ -11,18 +11,14 @@ import (
 // Transport is an [http.RoundTripper] that finds out where each call belongs, and lets what picks
 // endpoints below it know. It is safe for concurrent use.
 type Transport struct {
-	layer //nolint:unused // makes it join attempts
-
 	next   http.RoundTripper
 	keeper *Keeper
 	cfg    *call.Config
 }
 
-type layer = call.Layer //nolint:unused // embedded, for its unexported method
-
 // NewTransport returns a transport for a keeper that is also Config.Sessions of the pool whose
-// balancer.Transport is next, or is below next, which then is a retry.Transport. The error says
-// what is wrong with them.
+// balancer.Transport is next, or is below next, which then is a retry.Transport: sessions are of calls,
+// not of attempts. The error says what is wrong with them.
 func NewTransport(next http.RoundTripper, k *Keeper) (*Transport, error) {
 	var errs field.Errors
 	errs.Check(call.Joins(next) || call.JoinsCalls(next), "next", nil, "must be a transport of package balancer, breaker or retry")
@@ -45,9 +41,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if work == nil {
 		return t.next.RoundTrip(req)
 	}
-	if a := call.Joinable(req.Context()); a != nil {
-		return t.visitOnce(work, a) //nolint:contextcheck // the attempt is the context
-	}
 	if record := call.Join(req); record != nil {
 		return t.visit(work, record) //nolint:contextcheck // the record is the context
 	}
@@ -66,7 +59,7 @@ func (t *Transport) visit(work *working, record *call.Record) (resp *http.Respon
 	defer record.Abort() // of use only if a store panics
 	v := &visit{keeper: t.keeper, work: work, record: record}
 	if err := v.begin(record.Request()); err != nil {
-		record.Reason = outcome.NoEndpoints
+		record.Reason = outcome.ReasonOf(err)
 		record.Finish(nil)
 		return nil, err
 	}
@@ -88,6 +81,9 @@ func (t *Transport) visitOnce(work *working, a *call.Attempt) (*http.Response, e
 
 // begin finds out where the call belongs. An error ends it.
 func (v *visit) begin(req *http.Request) error {
+	if err := v.keeper.await(v.record); err != nil {
+		return err
+	}
 	v.work.way.begin(v, req)
 	if v.refusal != nil {
 		v.end(nil, v.refusal, nil)

@@ -28,6 +28,7 @@ type visit struct {
 	secure  bool   // and to be sent over TLS only
 	refusal error  // why the call is not made
 
+	began  atomic.Bool  // the session begins with this call
 	waited atomic.Int64 // for the store, in nanoseconds
 	failed atomic.Bool  // the store has
 }
@@ -53,11 +54,42 @@ func (v *visit) home() string {
 func (v *visit) Pin() *node.Pin { return v.pin.Load() }
 
 // Claim implements [call.Affinity].
-func (v *visit) Claim(_ context.Context, endpoint, cause string) string {
+func (v *visit) Claim(_ context.Context, endpoint, cause string) (string, error) {
 	if cause != "" {
-		v.cause.Store(&cause)
+		because := cause
+		v.cause.Store(&because)
 	}
 	return v.work.way.claim(v, endpoint, cause)
+}
+
+// Bound implements [call.Affinity]. In strict mode a call stays where it belongs; but nothing is lost yet of a
+// session that begins with it, if its endpoint could not even be reached.
+func (v *visit) Bound(class outcome.Class) bool {
+	pin := v.pin.Load()
+	if pin == nil || !pin.Strict {
+		return false
+	}
+	if class == outcome.NeverSent && v.began.Load() {
+		v.pin.Store(&node.Pin{ID: pin.ID, DrainFor: pin.DrainFor})
+		return false
+	}
+	return true
+}
+
+// pinTo asks a store to pin a key, and makes the call belong where that is pinned then. changed says that it is
+// this call which has pinned it, as far as can be told.
+func (v *visit) pinTo(store Store, key, from, to string) (now string, changed, ok bool) {
+	if table, local := store.(*Table); local {
+		now, changed = table.pin(key, from, to)
+		return now, changed, true
+	}
+	now, ok = v.ask(store, func(ctx context.Context) (string, error) { return store.Pin(ctx, key, from, to) })
+	return now, now == to, ok && now != ""
+}
+
+// join makes the call belong where others have pinned its session.
+func (v *visit) join(endpoint string) {
+	v.pin.Store(&node.Pin{ID: endpoint, Strict: v.work.Strict, DrainFor: v.work.DrainFor})
 }
 
 // end is told how the call went.
@@ -67,7 +99,7 @@ func (v *visit) end(resp *http.Response, err error, final *call.Attempt) {
 	if err != nil {
 		if errors.Is(err, ErrUnavailable) {
 			k.counts.refused.Add(1)
-			k.tell(Event{Kind: Refused, From: shown(home), Cause: "endpoint unavailable", Err: err})
+			k.tell(Event{Kind: Refused, From: shown(home), Cause: v.refused(), Err: err})
 		}
 		return
 	}
@@ -109,6 +141,14 @@ func (v *visit) moving() string {
 		return "another attempt was faster"
 	}
 	return "attempt failed"
+}
+
+// refused returns why a call in strict mode has failed.
+func (v *visit) refused() string {
+	if v.failed.Load() {
+		return "store failed"
+	}
+	return "endpoint unavailable"
 }
 
 // errSlow is the cause of the end of an operation's context.

@@ -47,7 +47,7 @@ type Config struct {
 	Breaker breaker.Config
 
 	// Local is what this replica remembers by itself, for when Redis cannot be asked. Its TTL is that
-	// of the store by default.
+	// of the store by default, and should be the same in all replicas.
 	Local session.TableConfig
 
 	// Clock is the clock of Breaker and Local where they have none; nil means the system's. The time

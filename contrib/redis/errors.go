@@ -6,15 +6,10 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/evenkeel-go/evenkeel"
 )
 
 // ErrClosed is the error of all operations after [Store.Close].
 var ErrClosed = errors.New("redis: the session store is closed")
-
-// errNoEndpoint is what Pin fails with: an empty value would mean that there is none.
-var errNoEndpoint error = &evenkeel.FieldError{Field: "to", Value: "", Problem: "must name an endpoint"}
 
 // explain makes an error of go-redis one of the store.
 func explain(err error) error {

@@ -18,6 +18,9 @@ import (
 
 // Store is a [session.Store] in Redis. Use [New] to make one, and [Store.Close] to end it. It is safe
 // for concurrent use.
+//
+// A key that was forgotten by [Store.Pin] does not come back: Redis holds a mark in its place, until no
+// replica remembers the key any more. One that was deleted from Redis by hand does.
 type Store struct {
 	client  redis.UniversalClient
 	script  *redis.Script // pin
@@ -25,24 +28,33 @@ type Store struct {
 	local   *session.Table
 	prefix  string
 	ttl     time.Duration
+	marks   int64 // the life of a mark, in milliseconds
 	timeout time.Duration
 	closed  atomic.Bool
 }
 
 var _ session.Store = (*Store)(nil)
 
-// pinScript pins a key, unless it is pinned to another endpoint than the one it may be taken from.
-// ARGV is that endpoint, the one to pin to, the one to pin to if Redis knows of none, and the life of the
-// key. Redis runs it in one piece.
+// pinScript pins or forgets a key, unless it is pinned to another endpoint than the one it may be taken
+// from. ARGV is that endpoint, the one to pin to or nothing to forget the key, the same if Redis has no such
+// key, and the lives of a key and of a mark. The mark is an empty value: the key was forgotten, and a
+// replica that still remembers it must not restore it. From nothing to nothing changes nothing, so it
+// restores what Redis has lost, but not what was forgotten. Redis runs the script in one piece.
 const pinScript = `
-local pinned, to = redis.call('GET', KEYS[1]), ARGV[2]
-if not pinned or pinned == '' then
+local pinned, from, to, life = redis.call('GET', KEYS[1]), ARGV[1], ARGV[2], ARGV[4]
+if not pinned then
 	to = ARGV[3]
-elseif pinned ~= ARGV[1] then
-	redis.call('PEXPIRE', KEYS[1], ARGV[4])
+elseif pinned ~= '' and pinned ~= from then
+	redis.call('PEXPIRE', KEYS[1], life)
 	return pinned
 end
-redis.call('SET', KEYS[1], to, 'PX', ARGV[4])
+if to == '' then
+	if from == '' then
+		return ''
+	end
+	life = ARGV[5]
+end
+redis.call('SET', KEYS[1], to, 'PX', life)
 return to
 `
 
@@ -68,6 +80,8 @@ func New(c Config) (*Store, error) {
 	return &Store{
 		client: client, script: redis.NewScript(pinScript), breaker: guard, local: local,
 		prefix: c.Prefix, ttl: c.TTL.Truncate(time.Millisecond), timeout: c.Timeout,
+		// What an operation has read before the key was forgotten, it remembers up to Timeout later.
+		marks: max(c.TTL, c.Local.TTL).Milliseconds() + c.Timeout.Milliseconds() + 1,
 	}, nil
 }
 
@@ -86,24 +100,22 @@ func newClient(o redis.UniversalOptions) (client redis.UniversalClient, err erro
 func (s *Store) Lookup(ctx context.Context, key string) (endpoint string, err error) {
 	return s.ask(ctx, key, func(ctx context.Context) (string, error) {
 		name := s.name(key)
-		endpoint, err := s.get(ctx, name)
-		if endpoint != "" || err != nil {
+		endpoint, known, err := s.get(ctx, name)
+		if known || err != nil {
 			return endpoint, err
 		}
-		// Redis has lost what this replica has not forgotten yet.
+		// Redis has lost what this replica has not forgotten yet, unless it is forgotten just now.
 		if lost, _ := s.local.Lookup(ctx, key); lost != "" {
-			return s.pin(ctx, name, "", lost, lost)
+			return s.pin(ctx, name, "", "", lost)
 		}
 		return "", nil
 	}, s.local.Lookup)
 }
 
 // Pin implements [session.Store]. When Redis cannot be asked it returns an error, and with it the
-// endpoint to which the key is pinned in the memory of this replica.
+// endpoint to which the key is pinned in the memory of this replica. A key that it forgets with an error
+// is forgotten only there: Redis and other replicas may still know it.
 func (s *Store) Pin(ctx context.Context, key, from, to string) (endpoint string, err error) {
-	if to == "" {
-		return "", errNoEndpoint
-	}
 	return s.ask(ctx, key, func(ctx context.Context) (string, error) {
 		ifLost, _ := s.local.Lookup(ctx, key)
 		if ifLost == "" || ifLost == from {
@@ -141,11 +153,9 @@ func (s *Store) ask(
 	return endpoint, err
 }
 
-// remember makes this replica's memory say what Redis says.
+// remember makes this replica's memory say what Redis says: nothing, if there is nothing to restore or
+// the key was forgotten.
 func (s *Store) remember(ctx context.Context, key, endpoint string) {
-	if endpoint == "" {
-		return // there was nothing, or Lookup would have restored it
-	}
 	for from := ""; ; {
 		pinned, _ := s.local.Pin(ctx, key, from, endpoint)
 		if pinned == endpoint {
@@ -161,25 +171,27 @@ func (s *Store) name(key string) string {
 	return s.prefix + base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
-// get returns where a key is pinned, and extends its life.
-func (s *Store) get(ctx context.Context, name string) (string, error) {
+// get returns where a key is pinned, and extends its life. What is known and pinned nowhere was forgotten.
+func (s *Store) get(ctx context.Context, name string) (endpoint string, known bool, err error) {
 	var value *redis.StringCmd
 	var left *redis.DurationCmd
-	_, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 		value, left = p.Get(ctx, name), p.PTTL(ctx, name)
 		return nil
 	})
 	switch {
 	case errors.Is(err, redis.Nil):
-		return "", nil
+		return "", false, nil
 	case err != nil:
-		return "", err
+		return "", false, err
+	case value.Val() == "":
+		return "", true, nil // a mark is not kept by those who find it
 	}
 	if s.due(left.Val()) {
 		// If it fails, the next one extends it.
 		_ = s.client.PExpire(ctx, name, s.ttl).Err()
 	}
-	return value.Val(), nil
+	return value.Val(), true, nil
 }
 
 // due reports whether a key with so much life left should be given its full life. More than that, or no
@@ -189,8 +201,10 @@ func (s *Store) due(left time.Duration) bool {
 	return left != gone && (left < s.ttl/4*3 || left > s.ttl)
 }
 
+// pin runs [pinScript].
 func (s *Store) pin(ctx context.Context, name, from, to, ifLost string) (string, error) {
-	return s.script.Run(ctx, s.client, []string{name}, from, to, ifLost, s.ttl.Milliseconds()).Text()
+	return s.script.Run(ctx, s.client, []string{name},
+		from, to, ifLost, s.ttl.Milliseconds(), s.marks).Text()
 }
 
 // Ping asks Redis whether it is there, whatever the breaker thinks of it: for a component of package

@@ -222,7 +222,7 @@ func (a *Attempt) Take(p node.Pick, now time.Time) {
 // goroutine that drives the call may ask.
 func (a *Attempt) Others() bool {
 	r := a.record
-	return a.pick.Node != nil && !r.again && !a.StartedOver && !r.strict() && a.pick.Node.Watcher().Others(r.tried, &a.req)
+	return a.pick.Node != nil && !r.again && !a.StartedOver && !a.bound() && a.pick.Node.Watcher().Others(r.tried, &a.req)
 }
 
 // Layer is embedded by the transports that join an attempt, so that the one above

@@ -273,7 +273,7 @@ func (r *Record) Hold(a *Attempt) {
 	if a.StartedOver {
 		r.tried, r.again = nil, true // another attempt may be looking at the old ones
 	}
-	if a.pick.Node != nil {
+	if a.pick.Node != nil && !a.stays() {
 		r.tried = append(r.tried, a.pick.Node.Serial())
 	}
 }

@@ -5,6 +5,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync/atomic"
@@ -86,6 +87,8 @@ type Base interface {
 // Sessions keeps callers at their endpoints. It is told which there are, whenever that changes and
 // before anybody can be sent to a new one. A lock of the owner may be held.
 type Sessions interface {
+	// Attach tells how to wait for the first endpoints. It fails if they have another owner already.
+	Attach(ready func(context.Context) error) error
 	Endpoints(all []discovery.Endpoint)
 }
 
@@ -229,9 +232,9 @@ type Node struct {
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
-	owed     atomic.Int32 // attempts that the algorithm did not pick, see Owe
+	pinned   atomic.Uint64 // see NotePinned: the tick in the upper half, the count in the lower
 
-	_ [20]byte // makes it 128 bytes, so that no two nodes share a cache line
+	_ [16]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
 
 const (
@@ -398,29 +401,32 @@ func (n *Node) Acquire() Grant {
 	return Full
 }
 
-// mostOwed bounds what an endpoint has to make up for, so that it is not left out for long once its
-// sessions have gone.
-const mostOwed = 64
+// pinnedOne is what one pinned attempt adds: counts have a few bits behind the point, so that they fade
+// and do not jump.
+const pinnedOne = 16
 
-// Owe notes an attempt that the node got beside the algorithm.
-func (n *Node) Owe() {
-	if n.owed.Load() < mostOwed {
-		n.owed.Add(1)
+// NotePinned counts an attempt that was sent to the node because it belongs there. The count is halved
+// with each tick.
+func (n *Node) NotePinned(tick uint32) {
+	for {
+		old := n.pinned.Load()
+		now := uint64(max(tick, uint32(old>>32)))<<32 | (faded(old, tick) + pinnedOne)
+		if n.pinned.CompareAndSwap(old, now) {
+			return
+		}
 	}
 }
 
-// Repay reports whether there was such an attempt, which makes up for one that the algorithm would
-// send here now.
-func (n *Node) Repay() bool {
-	for {
-		owed := n.owed.Load()
-		if owed <= 0 {
-			return false
-		}
-		if n.owed.CompareAndSwap(owed, owed-1) {
-			return true
-		}
+// Pinned returns that count.
+func (n *Node) Pinned(tick uint32) float64 { return float64(faded(n.pinned.Load(), tick)) / pinnedOne }
+
+// faded returns what is left of a count. A tick before its own leaves it.
+func faded(pinned uint64, tick uint32) uint64 {
+	count := uint64(uint32(pinned))
+	if since := uint32(pinned >> 32); tick > since {
+		count >>= min(tick-since, 63)
 	}
+	return min(count, 1<<31)
 }
 
 // Undo makes what Acquire granted as if it had not been.
