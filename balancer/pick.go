@@ -119,8 +119,8 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 		if s.counted {
 			p.queue.inFlight.Add(1)
 		}
-		if pinned {
-			c.node.NotePinned(tickAt(info.Now, p.born))
+		if s.directory != nil {
+			c.node.NoteRecent(tickAt(info.Now, p.born))
 		}
 		return Pick{pick}, news, nil
 	}

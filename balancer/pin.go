@@ -235,7 +235,7 @@ func (m *member) drained(info *Info) bool {
 }
 
 // considerate makes pinned attempts count where an algorithm does not look at load: an endpoint that got
-// many of them of late gives an attempt to another one, drawn at random, that got clearly fewer in
+// many attempts of late gives its turn to another one, drawn at random, if that got clearly fewer in
 // relation to its weight. It is the choice of two, which needs no more to even loads out. nginx takes a
 // turn from a server for each request of a sticky session instead; as soon as every server has more of these
 // than there are new sessions, all have lost all turns, and it makes no difference any more.
@@ -247,8 +247,8 @@ type considerate struct {
 }
 
 const (
-	// pinnedTick is after which time pinned attempts count half.
-	pinnedTick = 8 * time.Second
+	// recentTick is after which time attempts count half.
+	recentTick = 8 * time.Second
 	// clearly is by which factor the load of another endpoint must be lower.
 	clearly = 1.25
 )
@@ -258,21 +258,21 @@ func tickAt(now, born time.Time) uint32 {
 	if now.IsZero() {
 		return 0
 	}
-	return uint32(now.Sub(born) / pinnedTick)
+	return uint32(now.Sub(born) / recentTick)
 }
 
 // Pick implements [Picker].
 func (p *considerate) Pick(info Info) int {
 	i := p.Picker.Pick(info)
 	c, tick := &p.candidates[i], tickAt(info.Now, p.born)
-	load := c.node.Pinned(tick)
-	if load == 0 {
+	load, n := c.node.Recent(tick), len(p.candidates)
+	if load < 2 || n == 1 {
 		return i
 	}
-	k, _ := bits.Mul64(p.rand(), uint64(len(p.candidates)))
-	other := &p.candidates[k]
-	if (clearly*other.node.Pinned(tick)+1)*c.weight < load*other.weight {
-		return int(k)
+	further, _ := bits.Mul64(p.rand(), uint64(n-1))
+	k := (i + 1 + int(further)) % n
+	if other := &p.candidates[k]; (clearly*other.node.Recent(tick)+1)*c.weight < load*other.weight {
+		return k
 	}
 	return i
 }

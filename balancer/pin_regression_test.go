@@ -1,6 +1,8 @@
 package balancer
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,4 +85,54 @@ func TestPin_FirstPinBehindOthers(t *testing.T) {
 		require.Len(t, r, 1)
 		assert.NoError(t, r[0].err)
 	})
+}
+
+// Given pinned requests at all endpoints, more than new ones, then no endpoint is left without new ones, whatever
+// their number.
+func TestPin_NobodyStarves(t *testing.T) {
+	for _, a := range []Algorithm{RoundRobin{}, Random{}} {
+		for _, n := range []int{2, 10, 32, 33, 36, 44, 66} {
+			var endpoints []discovery.Endpoint
+			for i := range n {
+				endpoints = append(endpoints, discovery.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i+1)})
+			}
+			p, _ := fakePool(t, Config{Algorithm: a, Rand: rand.NewPCG(1, uint64(n))}, endpoints...)
+			got := map[string]int{}
+			for range 40 * n {
+				for i := range endpoints {
+					for range 2 {
+						where(t, p, Info{Now: p.now(), Pin: &Pin{ID: endpoints[i].Address}})
+					}
+				}
+				got[where(t, p, Info{Now: p.now()})]++
+			}
+			for _, e := range endpoints {
+				assert.InDelta(t, 40, got[e.Address], 25, "%T, %d endpoints: %s", a, n, e.Address)
+			}
+		}
+	}
+}
+
+// Given one endpoint with a hundred times as many requests of sessions, however many these are, then it gets clearly
+// fewer new ones than its share.
+func TestPin_ManySessionsFewNewOnes(t *testing.T) {
+	for _, a := range []Algorithm{RoundRobin{}, Random{}} {
+		for _, each := range []int{1, 10} {
+			p, _ := fakePool(t, Config{Algorithm: a, Rand: rand.NewPCG(1, 2)},
+				discovery.Endpoint{Address: "a:80"}, discovery.Endpoint{Address: "b:80"}, discovery.Endpoint{Address: "c:80"})
+			got := map[string]int{}
+			for range 600 {
+				for range 100 * each {
+					where(t, p, Info{Now: p.now(), Pin: &Pin{ID: "a:80"}})
+				}
+				for range each {
+					where(t, p, Info{Now: p.now(), Pin: &Pin{ID: "b:80"}})
+					where(t, p, Info{Now: p.now(), Pin: &Pin{ID: "c:80"}})
+				}
+				got[where(t, p, Info{Now: p.now()})]++
+			}
+			assert.Less(t, got["a:80"], 20, "%T", a)
+			assert.InDelta(t, got["b:80"], got["c:80"], 60, "%T", a)
+		}
+	}
 }

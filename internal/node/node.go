@@ -232,7 +232,7 @@ type Node struct {
 
 	failures atomic.Uint64
 	endpoint atomic.Pointer[discovery.Endpoint]
-	pinned   atomic.Uint64 // see NotePinned: the tick in the upper half, the count in the lower
+	recent   atomic.Uint64 // see NoteRecent: the tick in the upper half, the count in the lower
 
 	_ [16]byte // makes it 128 bytes, so that no two nodes share a cache line
 }
@@ -401,29 +401,28 @@ func (n *Node) Acquire() Grant {
 	return Full
 }
 
-// pinnedOne is what one pinned attempt adds: counts have a few bits behind the point, so that they fade
-// and do not jump.
-const pinnedOne = 16
+// one is what an attempt adds to the recent ones: the count has a few bits behind the point, so that it
+// fades and does not jump.
+const one = 16
 
-// NotePinned counts an attempt that was sent to the node because it belongs there. The count is halved
-// with each tick.
-func (n *Node) NotePinned(tick uint32) {
+// NoteRecent counts an attempt that was sent to the node. The count is halved with each tick.
+func (n *Node) NoteRecent(tick uint32) {
 	for {
-		old := n.pinned.Load()
-		now := uint64(max(tick, uint32(old>>32)))<<32 | (faded(old, tick) + pinnedOne)
-		if n.pinned.CompareAndSwap(old, now) {
+		old := n.recent.Load()
+		now := uint64(max(tick, uint32(old>>32)))<<32 | (faded(old, tick) + one)
+		if n.recent.CompareAndSwap(old, now) {
 			return
 		}
 	}
 }
 
-// Pinned returns that count.
-func (n *Node) Pinned(tick uint32) float64 { return float64(faded(n.pinned.Load(), tick)) / pinnedOne }
+// Recent returns that count.
+func (n *Node) Recent(tick uint32) float64 { return float64(faded(n.recent.Load(), tick)) / one }
 
 // faded returns what is left of a count. A tick before its own leaves it.
-func faded(pinned uint64, tick uint32) uint64 {
-	count := uint64(uint32(pinned))
-	if since := uint32(pinned >> 32); tick > since {
+func faded(recent uint64, tick uint32) uint64 {
+	count := uint64(uint32(recent))
+	if since := uint32(recent >> 32); tick > since {
 		count >>= min(tick-since, 63)
 	}
 	return min(count, 1<<31)
