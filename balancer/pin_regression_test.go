@@ -91,7 +91,7 @@ func TestPin_FirstPinBehindOthers(t *testing.T) {
 // their number.
 func TestPin_NobodyStarves(t *testing.T) {
 	for _, a := range []Algorithm{RoundRobin{}, Random{}} {
-		for _, n := range []int{2, 10, 32, 33, 36, 44, 66} {
+		for _, n := range []int{2, 33, 66} {
 			var endpoints []discovery.Endpoint
 			for i := range n {
 				endpoints = append(endpoints, discovery.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i+1)})

@@ -37,7 +37,7 @@ func TestCookie_Attributes_S04(t *testing.T) {
 			by    session.Cookie
 			want  http.Cookie
 		}{
-			{"defaults", session.Cookie{}, http.Cookie{Name: "evenkeel", Path: "/", SameSite: http.SameSiteLaxMode}},
+			{"defaults", session.Cookie{}, http.Cookie{Name: "evenkeel-10a53bd2", Path: "/", SameSite: http.SameSiteLaxMode}},
 			{
 				"all",
 				session.Cookie{
@@ -52,12 +52,17 @@ func TestCookie_Attributes_S04(t *testing.T) {
 			{
 				"None",
 				session.Cookie{Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
-				http.Cookie{Name: "evenkeel", Path: "/", Secure: true, SameSite: http.SameSiteNoneMode},
+				http.Cookie{Name: "evenkeel-10a53bd2", Path: "/", Secure: true, SameSite: http.SameSiteNoneMode},
 			},
 			{
 				"__Host-",
 				session.Cookie{Name: "__Host-seat", Secure: session.SecureAlways},
 				http.Cookie{Name: "__Host-seat", Path: "/", Secure: true, SameSite: http.SameSiteLaxMode},
+			},
+			{
+				"Partitioned",
+				session.Cookie{Name: "__Host-seat", Secure: session.SecureAlways, Partitioned: true},
+				http.Cookie{Name: "__Host-seat", Path: "/", Secure: true, SameSite: http.SameSiteLaxMode, Partitioned: true},
 			},
 		} {
 			row.by.Secret = secret
@@ -94,6 +99,21 @@ func TestCookie_Secure_S04(t *testing.T) {
 			}, true},
 			{"http before a gateway", func(r *http.Request) {
 				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {"http"}}
+			}, false},
+			{"https, then http between two gateways", func(r *http.Request) {
+				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {"https, http"}}
+			}, true},
+			{"with spaces, in capitals", func(r *http.Request) {
+				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {" HTTPS ,http,http"}}
+			}, true},
+			{"http, then https between two gateways", func(r *http.Request) {
+				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {"http, https"}}
+			}, false},
+			{"on two lines", func(r *http.Request) {
+				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {"http", "https"}}
+			}, false},
+			{"a list that begins with nothing", func(r *http.Request) {
+				r.RemoteAddr, r.Header = "192.0.2.1:1", http.Header{"X-Forwarded-Proto": {", https"}}
 			}, false},
 		} {
 			for _, secure := range []session.Secure{session.SecureAuto, session.SecureAlways, session.SecureNever} {
@@ -145,18 +165,18 @@ func TestCookie_Renewal_S03(t *testing.T) {
 // What is not valid costs nothing but a new cookie; during a rotation, an old one is replaced at its endpoint.
 func TestCookie_IsReplaced_S03(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, session.Policy{By: session.Cookie{Secret: secret}})
+		h := newHouse(t, session.Policy{By: session.Cookie{Name: "evenkeel", Secret: secret}})
 		first, resp := h.ask(t, get(t))
 		c := cookieOf(t, resp)
 		_, resp = h.ask(t, get(t, "Cookie: evenkeel=forged"))
 		assert.NotEmpty(t, cookieOf(t, resp).Value)
 
 		fresh := session.NewSecret([]byte("fedcba9876543210fedcba9876543210"))
-		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Cookie{Secret: fresh, Previous: secret}}))
+		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Cookie{Name: "evenkeel", Secret: fresh, Previous: secret}}))
 		address, resp := h.ask(t, with(t, c))
 		assert.Equal(t, first, address)
 		renewed := cookieOf(t, resp)
-		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Cookie{Secret: fresh}}))
+		require.NoError(t, h.keeper.Use(&session.Policy{By: session.Cookie{Name: "evenkeel", Secret: fresh}}))
 		address, resp = h.ask(t, with(t, renewed))
 		assert.Equal(t, first, address)
 		assert.Empty(t, resp.Header["Set-Cookie"])
@@ -179,7 +199,7 @@ func TestCookie_TheServersWins(t *testing.T) {
 			"other=evenkeel=x":               true,
 			"other=x; Path=/; evenkeel=nope": true,
 		} {
-			h := newHouse(t, session.Policy{By: session.Cookie{Secret: secret}})
+			h := newHouse(t, session.Policy{By: session.Cookie{Name: "evenkeel", Secret: secret}})
 			h.let(answers(http.StatusOK, "Set-Cookie: a=b", "Set-Cookie: "+line), all...)
 			_, resp := h.ask(t, get(t))
 			want := []string{"a=b", line}

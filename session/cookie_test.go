@@ -50,6 +50,8 @@ func TestCookie_NamesTheField_P02(t *testing.T) {
 		{"SameSite", func(c *Cookie) { c.SameSite = http.SameSiteDefaultMode }},
 		{"SameSite", func(c *Cookie) { c.SameSite = 5 }},
 		{"SameSite", func(c *Cookie) { c.SameSite = -1 }},
+		{"Partitioned", func(c *Cookie) { c.Partitioned = true }},
+		{"Partitioned", func(c *Cookie) { c.Partitioned, c.Secure = true, SecureNever }},
 		{"Path", func(c *Cookie) { c.Path = "x" }},
 		{"Path", func(c *Cookie) { c.Path = "x/" }},
 		{"Path", func(c *Cookie) { c.Path = " /" }},
@@ -100,11 +102,12 @@ func TestCookie_AllProblemsAtOnce_P02(t *testing.T) {
 	err := Policy{
 		By: Cookie{
 			Name: "a b", Secret: short(1), Previous: NewSecret(make([]byte, 40)), Path: "x", Domain: "a..b", MaxAge: -1, Secure: 7, SameSite: 9,
+			Partitioned: true,
 		},
 		DrainFor: -1, StoreTimeout: -1,
 	}.Validate()
 	assert.Equal(t, []string{
-		"By.Name", "By.Secret", "By.Previous", "By.Path", "By.Domain", "By.MaxAge", "By.Secure", "By.SameSite", "DrainFor", "StoreTimeout",
+		"By.Name", "By.Secret", "By.Previous", "By.Path", "By.Domain", "By.MaxAge", "By.Secure", "By.SameSite", "By.Partitioned", "DrainFor", "StoreTimeout",
 	}, problems(t, err))
 	assert.ElementsMatch(t, []string{"By.Name", "By.Secure", "By.SameSite"}, problems(t, Policy{By: Cookie{
 		Name: "__Host-a", Secret: secretNo(1), Domain: "example.com", SameSite: http.SameSiteNoneMode,
@@ -131,6 +134,8 @@ var goodCookies = []Cookie{
 	{MaxAge: 400 * 24 * hour},
 	{Secure: SecureNever, SameSite: http.SameSiteStrictMode},
 	{Secure: SecureAlways, SameSite: http.SameSiteNoneMode},
+	{Secure: SecureAlways, Partitioned: true},
+	{Private: true},
 }
 
 // What is allowed can be written into an answer as it is: net/http drops nothing of it, and does not
@@ -147,12 +152,16 @@ func TestCookie_Allowed(t *testing.T) { //nolint:paralleltest // it looks at wha
 		require.NoError(t, filled.Validate(), "with its defaults: %+v", c)
 		assert.Equal(t, filled, filled.WithDefaults(), "a second time")
 
-		c, _ = filled.By.(Cookie)
+		named := c.Name
+		c = newCookieWay(filled.By.(Cookie), target, nil, nil, nil).Cookie
+		if named == "" {
+			named = "evenkeel-10a53bd2"
+		}
 		resp := &http.Response{}
 		c.issue(resp, "value", dawn, true)
 		got, err := http.ParseSetCookie(resp.Header.Get("Set-Cookie"))
 		require.NoError(t, err)
-		assert.Equal(t, c.Name, got.Name)
+		assert.Equal(t, named, got.Name)
 		assert.Equal(t, "value", got.Value)
 		assert.Equal(t, c.Path, got.Path)
 		assert.Equal(t, strings.TrimPrefix(c.Domain, "."), got.Domain)
@@ -160,6 +169,8 @@ func TestCookie_Allowed(t *testing.T) { //nolint:paralleltest // it looks at wha
 		assert.Equal(t, c.SameSite, got.SameSite)
 		assert.True(t, got.HttpOnly)
 		assert.True(t, got.Secure)
+		assert.Equal(t, c.Partitioned, got.Partitioned)
+		assert.Equal(t, c.Private, resp.Header.Get("Cache-Control") == "private")
 		assert.Empty(t, got.Unparsed)
 		if c.MaxAge == 0 {
 			assert.True(t, got.Expires.IsZero())
@@ -174,7 +185,7 @@ func TestPolicy_DocumentedDefaults(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, Policy{
 		By: Cookie{
-			Name: "evenkeel", Secret: secretNo(1), Path: "/", MaxAge: 0, Secure: SecureAuto, SameSite: http.SameSiteLaxMode,
+			Name: "", Secret: secretNo(1), Path: "/", MaxAge: 0, Secure: SecureAuto, SameSite: http.SameSiteLaxMode,
 		},
 		StoreTimeout: 100 * time.Millisecond,
 	}, Policy{By: Cookie{Secret: secretNo(1)}}.WithDefaults())

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -37,10 +39,19 @@ type house struct {
 // newHouse makes one without retries. It is closed with the test.
 func newHouse(t *testing.T, p session.Policy, endpoints ...discovery.Endpoint) *house {
 	t.Helper()
-	h := &house{pushed: &pushed{sets: make(chan []discovery.Endpoint)}, act: map[string]func(*http.Request) (*http.Response, error){}}
+	h := newUnresolved(t, p)
 	if len(endpoints) == 0 {
 		endpoints = []discovery.Endpoint{{Address: "a:80"}, {Address: "b:80"}, {Address: "c:80"}}
 	}
+	h.pushed.sets <- endpoints
+	require.NoError(t, h.pool.Ready(t.Context()))
+	return h
+}
+
+// newUnresolved is newHouse before the resolver has answered.
+func newUnresolved(t *testing.T, p session.Policy) *house {
+	t.Helper()
+	h := &house{pushed: &pushed{sets: make(chan []discovery.Endpoint)}, act: map[string]func(*http.Request) (*http.Response, error){}}
 	var err error
 	h.keeper, err = session.NewKeeper(session.Config{Policy: &p, Target: "http://users:80", OnEvent: h.note})
 	require.NoError(t, err)
@@ -52,8 +63,6 @@ func newHouse(t *testing.T, p session.Policy, endpoints ...discovery.Endpoint) *
 	})
 	require.NoError(t, err)
 	t.Cleanup(h.pool.Close)
-	h.pushed.sets <- endpoints
-	require.NoError(t, h.pool.Ready(t.Context()))
 	h.RoundTripper, err = session.NewTransport(balancer.NewTransport(h.pool, nil), h.keeper)
 	require.NoError(t, err)
 	return h
@@ -156,6 +165,21 @@ func (h *house) let(act func(*http.Request) (*http.Response, error), addresses .
 
 // all are the endpoints of a house.
 var all = []string{"a:80", "b:80", "c:80"}
+
+// without returns the others.
+func without(address string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return a == address })
+}
+
+// push makes these the endpoints, in a bubble of package synctest.
+func (h *house) push(addresses ...string) {
+	set := make([]discovery.Endpoint, len(addresses))
+	for i, a := range addresses {
+		set[i].Address = a
+	}
+	h.pushed.sets <- set
+	synctest.Wait()
+}
 
 // kinds returns the kinds of the events so far.
 func (h *house) kinds() []session.EventKind {

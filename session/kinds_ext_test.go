@@ -137,11 +137,38 @@ func TestRoute_Names(t *testing.T) {
 					assert.Equal(t, session.Status{Kept: 8}, h.keeper.Status(), "%+v", row)
 				default:
 					assert.Len(t, got, 4, "%+v", row)
-					assert.Equal(t, row.unknown, h.keeper.Status().Moved == 8, "%+v", row)
+					assert.Equal(t, session.Status{}, h.keeper.Status(), "%+v: it remembers nothing, and so moves nothing", row)
+					assert.Empty(t, h.events, "%+v", row)
 				}
 				h.assertClean(t)
 			}
 		}
+	})
+}
+
+// What is served elsewhere is no move, whether its endpoint has failed, is draining or is gone, and it goes back as
+// soon as it can.
+func TestRoute_MovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Route{From: []session.Property{{Header: "X-Route"}}}}).retrying(t)
+		ask := func() string {
+			address, _ := h.ask(t, get(t, "X-Route: a:80"))
+			return address
+		}
+		h.let(breaks, "a:80")
+		assert.NotEqual(t, "a:80", ask())
+		h.let(nil, all...)
+		assert.Equal(t, "a:80", ask())
+		h.push(without("a:80")...)
+		assert.NotEqual(t, "a:80", ask())
+		h.push(all...)
+		assert.Equal(t, "a:80", ask())
+		h.pushed.sets <- []discovery.Endpoint{{Address: "a:80", Draining: true}, {Address: "b:80"}}
+		synctest.Wait()
+		assert.Equal(t, "a:80", ask(), "it drains, and has its sessions still")
+		assert.Equal(t, session.Status{Kept: 3}, h.keeper.Status())
+		assert.Empty(t, h.events)
+		h.assertClean(t)
 	})
 }
 

@@ -1,12 +1,14 @@
 package session_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/session"
 )
@@ -102,29 +104,131 @@ func TestLearn_Changed(t *testing.T) {
 	})
 }
 
-// A value that is not known is pinned to the endpoint that answers its first request, also where that sets it again,
-// and a failure that sets none moves nothing.
-func TestLearn_Unknown(t *testing.T) {
+// Who sets a value has it, whatever the status; and a failure that sets none moves nothing.
+func TestLearn_Failures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}}).retrying(t)
-		h.let(breaks, "a:80")
-		old := map[string]string{}
-		for _, value := range []string{"x1", "x2", "x3"} {
-			old[value], _ = h.ask(t, get(t, "Cookie: sid="+value))
-		}
-		h.let(answers(http.StatusInternalServerError), "b:80", "c:80")
-		for value, want := range old {
-			assert.NotEqual(t, "a:80", want)
-			address, _ := h.ask(t, get(t, "Cookie: sid="+value))
-			assert.Equal(t, want, address)
-		}
-		h.let(answers(http.StatusInternalServerError, "Set-Cookie: sid=x9"), "b:80", "c:80")
+		h.let(answers(http.StatusInternalServerError, "Set-Cookie: sid=x9"), all...)
 		first, _ := h.ask(t, get(t))
+		h.let(answers(http.StatusInternalServerError), all...)
+		for range 4 {
+			address, _ := h.ask(t, get(t, "Cookie: sid=x9"))
+			assert.Equal(t, first, address)
+		}
+		h.let(breaks, first)
+		second, _ := h.ask(t, get(t, "Cookie: sid=x9"))
+		assert.NotEqual(t, first, second)
 		h.let(nil, all...)
 		for range 4 {
 			address, _ := h.ask(t, get(t, "Cookie: sid=x9"))
-			assert.Equal(t, first, address, "who sets it has it, whatever the status")
+			assert.Equal(t, first, address)
 		}
+		assert.Equal(t, session.Status{New: 1, Kept: 8, Sessions: 1}, h.keeper.Status())
+		h.assertClean(t)
+	})
+}
+
+// A value that no server has set belongs nowhere, whatever comes of its requests.
+func TestLearn_Unknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, row := range []struct {
+			about  string
+			act    func(*http.Request) (*http.Response, error)
+			strict bool
+		}{
+			{"good answers", nil, false},
+			{"good answers, strict", nil, true},
+			{"failures", answers(http.StatusInternalServerError), false},
+			{"refusals", answers(http.StatusForbidden, "X-Session: x"), false},
+			{"a value of another name", answers(http.StatusOK, "Set-Cookie: other=x1"), false},
+			{"taken back", answers(http.StatusOK, "Set-Cookie: sid=x1; Max-Age=0"), false},
+			{"taken back, strict", answers(http.StatusOK, "Set-Cookie: sid=; Max-Age=0"), true},
+		} {
+			h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}, Strict: row.strict})
+			h.let(row.act, all...)
+			got := map[string]int{}
+			for range 30 {
+				address, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+				got[address]++
+			}
+			assert.Equal(t, map[string]int{"a:80": 10, "b:80": 10, "c:80": 10}, got, row.about)
+			assert.Equal(t, session.Status{}, h.keeper.Status(), row.about)
+			assert.Empty(t, h.events, row.about)
+			h.assertClean(t)
+		}
+
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}}).retrying(t)
+		h.let(breaks, "a:80")
+		for range 30 {
+			address, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+			assert.NotEqual(t, "a:80", address)
+		}
+		assert.Equal(t, session.Status{}, h.keeper.Status(), "nor is it pinned to who answers in another's place")
+		h.assertClean(t)
+	})
+}
+
+// The store is not asked to pin what no server has set.
+func TestLearn_UnknownIsNotOfferedToTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newShelf()
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid", Store: store}})
+		for range 3 {
+			h.ask(t, get(t, "Cookie: sid=x1"))
+			assert.Equal(t, []string{"lookup"}, store.ops())
+		}
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
+		first, _ := h.ask(t, get(t))
+		assert.Equal(t, []string{"pin"}, store.ops())
+		assert.Equal(t, map[string]string{"x1": first}, store.at)
+		assert.Equal(t, session.Status{New: 1}, h.keeper.Status())
+	})
+}
+
+// What callers make up takes no room: what servers have set stays.
+func TestLearn_Flood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid", MaxSessions: 10}})
+		homes := map[string]string{}
+		for i := range 10 {
+			value := fmt.Sprint("x", i)
+			h.let(answers(http.StatusOK, "Set-Cookie: sid="+value), all...)
+			homes[value], _ = h.ask(t, get(t))
+		}
+		h.let(nil, all...)
+		for i := range 1000 {
+			h.ask(t, get(t, fmt.Sprint("Cookie: sid=made-up-", i)))
+		}
+		assert.Equal(t, session.Status{New: 10, Sessions: 10}, h.keeper.Status())
+		for range 3 {
+			for value, want := range homes {
+				address, _ := h.ask(t, get(t, "Cookie: sid="+value))
+				assert.Equal(t, want, address)
+			}
+		}
+		assert.Equal(t, session.Status{New: 10, Kept: 30, Sessions: 10}, h.keeper.Status())
+		assert.Empty(t, h.events)
+	})
+}
+
+// A value whose endpoint is gone moves, and stays where it has moved to.
+func TestLearn_Moves_S06(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, session.Policy{By: session.Learn{Cookie: "sid"}})
+		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
+		first, _ := h.ask(t, get(t))
+		h.let(nil, all...)
+		h.push(without(first)...)
+		second, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+		assert.NotEqual(t, first, second)
+		h.push(all...)
+		for range 6 {
+			address, _ := h.ask(t, get(t, "Cookie: sid=x1"))
+			assert.Equal(t, second, address)
+		}
+		assert.Equal(t, session.Status{New: 1, Kept: 6, Moved: 1, Sessions: 1}, h.keeper.Status())
+		require.Len(t, h.events, 1)
+		assert.Equal(t, session.Event{Time: time.Now(), Kind: session.Moved, From: first, To: second, Cause: "removed"}, h.events[0])
 		h.assertClean(t)
 	})
 }

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -29,15 +31,44 @@ func TestSeal_RoundTrip(t *testing.T) {
 	} {
 		for _, endpoint := range []string{"", "a:80", "[::1]:80", strings.Repeat("x", 10_000), "\x00\xff"} {
 			value := sealed(s, endpoint, at)
-			assert.Len(t, value, 39)
-			got, issued, err := s.open(value)
+			assert.Len(t, value, 44)
+			raw, err := strictly.DecodeString(value)
 			require.NoError(t, err)
-			assert.Equal(t, s.tag(endpoint), got)
-			assert.Equal(t, at.Unix(), issued.Unix())
-			assert.Equal(t, value, s.seal(got, issued))
+			assert.Len(t, raw, 33)
+			for _, opener := range []*signer{s, newTestSigner()} { // replicas with one secret agree
+				got, issued, err := opener.open(value)
+				require.NoError(t, err)
+				assert.Equal(t, s.tag(endpoint), got)
+				assert.Equal(t, opener.tag(endpoint), got)
+				assert.Equal(t, at.Unix(), issued.Unix())
+
+				again, err := strictly.DecodeString(opener.seal(got, issued))
+				require.NoError(t, err)
+				assert.Equal(t, raw[:sealedRandom], again[:sealedRandom])
+				assert.NotEqual(t, raw[sealedRandom:sealedTag], again[sealedRandom:sealedTag], "by chance once in 2^32")
+				assert.Equal(t, raw[sealedTag:sealedMAC], again[sealedTag:sealedMAC])
+				assert.NotEqual(t, raw[sealedMAC:], again[sealedMAC:])
+			}
 		}
 	}
-	assert.Equal(t, sealed(s, "a:80", dawn), sealed(newTestSigner(), "a:80", dawn), "replicas with one secret agree")
+}
+
+// No two sessions have the same cookie, be they of one endpoint and one second.
+func TestSeal_NoTwoAreEqual(t *testing.T) {
+	t.Parallel()
+	s, values := newTestSigner(), map[string]bool{}
+	for range 50 {
+		values[sealed(s, "a:80", dawn)] = true
+	}
+	assert.Len(t, values, 50)
+}
+
+// signature returns that of these bytes.
+func signature(s *signer, of []byte) string {
+	m := s.macs.Get().(*mac)
+	defer s.macs.Put(m)
+	copy(m.raw[:sealedMAC], of)
+	return string(m.sign())
 }
 
 // Secret, target and name each make all keys others, and no two divisions of the same letters
@@ -45,7 +76,8 @@ func TestSeal_RoundTrip(t *testing.T) {
 func TestSeal_KeysAreDerived_S03(t *testing.T) {
 	t.Parallel()
 	seen := map[tag]string{}
-	values := map[string]string{}
+	signatures := map[string]string{}
+	said := bytes.Repeat([]byte{1}, sealedMAC) // whoever says it
 	for _, row := range []struct {
 		secret       Secret
 		target, name string
@@ -62,9 +94,8 @@ func TestSeal_KeysAreDerived_S03(t *testing.T) {
 		s := newSigner(row.secret, row.target, row.name)
 		about := fmt.Sprintf("%x %q %q", row.secret.bytes(), row.target, row.name)
 		assert.Empty(t, seen[s.tag("a:80")], about)
-		value := sealed(s, "a:80", dawn)
-		assert.Empty(t, values[value[len(value)-20:]], about)
-		seen[s.tag("a:80")], values[value[len(value)-20:]] = about, about
+		assert.Empty(t, signatures[signature(s, said)], about)
+		seen[s.tag("a:80")], signatures[signature(s, said)] = about, about
 	}
 }
 
@@ -77,8 +108,8 @@ func refuses(t *testing.T, s *signer, value string, want error, about any) {
 	assert.True(t, issued.IsZero())
 }
 
-// Given a value of which one bit was changed, be it of the key's number, the date, the tag or the
-// signature, then it is forged.
+// Given a value of which one bit was changed, be it of the key's number, the date, the random part, the
+// tag or the signature, then it is forged.
 func TestCookie_Forged_S03(t *testing.T) {
 	t.Parallel()
 	s := newTestSigner()
@@ -126,34 +157,32 @@ func TestCookie_NotCanonical_S03(t *testing.T) {
 	s := newTestSigner()
 	at := dawn
 	value := sealed(s, "a:80", at)
+	require.Len(t, value, 44)
 	for !strings.Contains(value, "-") || !strings.Contains(value, "_") {
 		at = at.Add(time.Second)
 		value = sealed(s, "a:80", at)
 	}
-	last := strings.IndexByte(urlSafe, value[len(value)-1])
-	require.Zero(t, last&3, "two bits are of no use")
 	rows := map[string]string{
-		"trailing bits 1":        value[:38] + urlSafe[last|1:last|1+1],
-		"trailing bits 2":        value[:38] + urlSafe[last|2:last|2+1],
-		"trailing bits 3":        value[:38] + urlSafe[last|3:last|3+1],
 		"padding":                value + "=",
-		"padding in place":       value[:38] + "=",
-		"padding before":         "=" + value[:38],
+		"padding in place":       value[:43] + "=",
+		"two of padding":         value[:42] + "==",
+		"padding before":         "=" + value[:43],
 		"plus":                   strings.ReplaceAll(value, "-", "+"),
 		"slash":                  strings.ReplaceAll(value, "_", "/"),
 		"space before":           " " + value,
 		"space after":            value + " ",
 		"space in place":         value[:20] + " " + value[21:],
 		"line feed":              value[:20] + "\n" + value[20:],
-		"line feed in place":     value[:38] + "\n",
+		"line feed in place":     value[:43] + "\n",
+		"four in place":          value[:40] + "\n\n\n\n",
+		"four among the letters": value[:20] + "\n\n\n\n" + value[24:],
 		"carriage return":        "\r" + value,
-		"zero byte":              value[:38] + "\x00",
-		"high byte":              value[:38] + "\xff",
+		"zero byte":              value[:43] + "\x00",
+		"high byte":              value[:43] + "\xff",
 		"percent":                strings.ReplaceAll(value, "-", "%2D"),
-		"lower case":             strings.ToLower(value),
 		"quotes":                 `"` + value + `"`,
-		"hexadecimal":            fmt.Sprintf("%x", value)[:39],
-		"all line feeds":         strings.Repeat("\n", 39),
+		"hexadecimal":            fmt.Sprintf("%x", value),
+		"all line feeds":         strings.Repeat("\n", 44),
 		"standard, with padding": base64.StdEncoding.EncodeToString([]byte(value)),
 	}
 	_, _, err := s.open(value)
@@ -161,6 +190,17 @@ func TestCookie_NotCanonical_S03(t *testing.T) {
 	for about, value := range rows {
 		refuses(t, s, value, errMalformed, about)
 	}
+	// All bits of all letters count: one that is another letter says something else.
+	for i := range value {
+		for j := range urlSafe {
+			if other := value[:i] + urlSafe[j:j+1] + value[i+1:]; other != value {
+				refuses(t, s, other, errForged, fmt.Sprintf("%c at %d", urlSafe[j], i))
+			}
+		}
+	}
+	refuses(t, s, strings.ToLower(value), errForged, "lower case")
+	refuses(t, s, strings.ToUpper(value), errForged, "upper case")
+	refuses(t, s, fmt.Sprintf("%x", value)[:44], errForged, "hexadecimal, cut")
 }
 
 func TestCookie_Foreign_S03(t *testing.T) {
@@ -190,31 +230,45 @@ func TestCookie_TellsNoAddress_S03(t *testing.T) {
 	tags := map[tag]bool{}
 	for i := range 1000 {
 		address := fmt.Sprintf("10.1.%d.%d:8080", i/250, i%250)
-		value := sealed(s, address, dawn)
-		raw, err := strictly.DecodeString(value)
-		require.NoError(t, err)
 		parts := append(strings.FieldsFunc(address, func(r rune) bool { return r == ':' }), address, "10.1.")
-		for _, part := range parts {
-			assert.NotContains(t, value, part)
-			assert.NotContains(t, string(raw), part)
-		}
-		assert.NotContains(t, string(raw), string([]byte{10, 1, byte(i / 250), byte(i % 250)}))
-		tags[tag(raw[sealedTag:sealedMAC])] = true
+		tellsNone(t, s, address, append(parts, string([]byte{10, 1, byte(i / 250), byte(i % 250)})))
+		tags[s.tag(address)] = true
 	}
 	assert.Len(t, tags, 1000)
-	id := sealed(s, "pod-7f9c", dawn)
-	raw, err := strictly.DecodeString(id)
-	require.NoError(t, err)
-	assert.NotContains(t, id+string(raw), "pod")
-	assert.NotContains(t, id+string(raw), "7f9c")
+	tellsNone(t, s, "pod-7f9c", []string{"pod", "7f9c"})
 }
 
-// Whatever opens was sealed: it is the text that sealing makes of what it says.
+// tellsNone fails the test if one of these parts is in the values of an endpoint: in each one, since chance may
+// put anything into the random part of some.
+func tellsNone(t *testing.T, s *signer, endpoint string, parts []string) {
+	t.Helper()
+	told := map[string]int{}
+	const values = 4
+	for range values {
+		value := sealed(s, endpoint, dawn)
+		raw, err := strictly.DecodeString(value)
+		require.NoError(t, err)
+		got := s.tag(endpoint)
+		assert.Equal(t, got[:], raw[sealedTag:sealedMAC])
+		for _, part := range parts {
+			if strings.Contains(value, part) || bytes.Contains(raw, []byte(part)) {
+				told[part]++
+			}
+			assert.NotContains(t, string(got[:]), part)
+		}
+	}
+	for part, n := range told {
+		assert.Less(t, n, values, "%q tells %q", endpoint, part)
+	}
+}
+
+// Whatever opens was sealed: it says what its bytes say, which are signed, and is the text that they make.
 func FuzzOpen(f *testing.F) {
 	s := newTestSigner()
 	value := sealed(s, "a:80", dawn)
 	for _, seed := range []string{
-		value, "", value[:38], value + "=", value[:38] + "\n", strings.Repeat("A", 39), strings.Repeat("\xff", 39), `"` + value + `"`,
+		value, "", value[:43], value + "=", value[:43] + "\n", value[:40] + "\n\n\n\n", strings.Repeat("A", 39), strings.Repeat("A", 44),
+		strings.Repeat("\xff", 44), strings.ToLower(value), `"` + value + `"`,
 		sealed(newSigner(secretNo(2), target, "evenkeel"), "a:80", dawn), sealed(s, "", time.Unix(0, 0)),
 	} {
 		f.Add(seed)
@@ -227,8 +281,15 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		if again := s.seal(got, issued); again != value {
-			t.Errorf("%q opens, and %q is what is sealed", value, again)
+		raw, err := strictly.DecodeString(value)
+		if err != nil || len(raw) != sealedLen || strictly.EncodeToString(raw) != value {
+			t.Fatalf("%q opens, and is not the text of its bytes %x: %v", value, raw, err)
+		}
+		if raw[0] != s.id || got != tag(raw[sealedTag:sealedMAC]) || uint32(issued.Unix()) != binary.BigEndian.Uint32(raw[sealedDate:]) {
+			t.Errorf("%q tells %x, %v, and is of the bytes %x", value, got, issued, raw)
+		}
+		if signature(s, raw[:sealedMAC]) != string(raw[sealedMAC:]) {
+			t.Errorf("%q opens, and is not signed", value)
 		}
 	})
 }

@@ -91,3 +91,33 @@ func TestSecret_IsNotPrinted_S03(t *testing.T) {
 	assert.Contains(t, string(text), `"Secret":"(33 secret bytes)"`)
 	assert.ErrorContains(t, made, "(15 secret bytes)")
 }
+
+// Also where fmt may call no method, since the field is unexported, nothing is told.
+func TestSecret_InUnexportedFields_S03(t *testing.T) {
+	t.Parallel()
+	const current = "correct horse battery staple 0815"
+	s := NewSecret([]byte(current))
+	type holder struct {
+		secret Secret
+		cookie Cookie
+		policy *Policy
+	}
+	type deeper struct {
+		holder holder
+		to     *holder
+		list   []holder
+		kinds  map[string]Kind
+		any    any
+	}
+	h := holder{s, Cookie{Secret: s}, &Policy{By: Cookie{Secret: s}}}
+	d := deeper{h, &h, []holder{h}, map[string]Kind{"by": h.cookie}, h}
+	secrets := telltales(current)
+	for _, thing := range []any{s, &s, h, &h, d, &d, []holder{h}, map[string]holder{"h": h}, []any{s}, *h.policy, h.cookie} {
+		for _, verb := range everyVerb {
+			printed := fmt.Sprintf(verb, thing)
+			for _, tale := range secrets {
+				assert.NotContains(t, printed, tale, "%T by %s", thing, verb)
+			}
+		}
+	}
+}

@@ -51,7 +51,7 @@ func (t *Table) where(tb testing.TB, key string) string {
 	return endpoint
 }
 
-// pinned returns what Pin does, which must not be an error.
+// pinned returns what Pin does, which must not be an error. An empty to forgets the key.
 func (t *Table) pinned(tb testing.TB, key, from, to string) string {
 	tb.Helper()
 	endpoint, err := t.Pin(tb.Context(), key, from, to)
@@ -91,12 +91,21 @@ func (l *ledger) lookup(key string, now time.Time) int {
 	return i
 }
 
-func (l *ledger) pin(key, from, to string, now time.Time) string {
+// pin also reports whether it has changed anything.
+func (l *ledger) pin(key, from, to string, now time.Time) (endpoint string, changed bool) {
 	if i := l.lookup(key, now); i >= 0 {
-		if l.lines[i].endpoint == from {
+		switch endpoint = l.lines[i].endpoint; {
+		case endpoint != from || from == to:
+			return endpoint, false
+		case to == "":
+			l.lines = slices.Delete(l.lines, i, i+1)
+		default:
 			l.lines[i].endpoint = to
 		}
-		return l.lines[i].endpoint
+		return to, true
+	}
+	if to == "" {
+		return "", false
 	}
 	for range 2 {
 		if len(l.lines) > 0 && now.Sub(l.lines[0].used) >= l.ttl {
@@ -107,7 +116,7 @@ func (l *ledger) pin(key, from, to string, now time.Time) string {
 		l.lines = l.lines[1:]
 	}
 	l.lines = append(l.lines, line{key, to, now})
-	return to
+	return to, true
 }
 
 func (l *ledger) resize(ttl time.Duration, most int) {
@@ -123,7 +132,7 @@ func TestTable_Model(t *testing.T) {
 		want := ledger{ttl: 1000 * time.Second, most: most}
 		table := newTestTable(t, TableConfig{TTL: want.ttl, MaxSessions: most, Clock: now})
 		require.Len(t, *table.shards.Load(), 1)
-		hits, moves := 0, 0
+		hits, moves, forgotten := 0, 0, 0
 		for step := range 12_500 {
 			about := fmt.Sprintf("at most %d, step %d", most, step)
 			key := fmt.Sprint("key ", random.IntN(50))
@@ -151,13 +160,25 @@ func TestTable_Model(t *testing.T) {
 				if random.IntN(2) == 0 {
 					from = fmt.Sprint("endpoint ", random.IntN(5))
 				}
-				if from != "" && from != to && want.pin(key, "nowhere", from, now.now) == from {
-					require.Equal(t, from, table.pinned(t, key, "nowhere", from), about)
-					moves++
-				} else if from != "" && from != to {
-					table.pinned(t, key, "nowhere", from)
+				if random.IntN(5) == 0 {
+					to = ""
 				}
-				require.Equal(t, want.pin(key, from, to, now.now), table.pinned(t, key, from, to), about)
+				pin := func(from, to string) (changed bool) {
+					endpoint, changed := want.pin(key, from, to, now.now)
+					got, gotChanged := table.pin(key, from, to)
+					require.Equal(t, endpoint, got, about)
+					require.Equal(t, changed, gotChanged, about)
+					return changed
+				}
+				if from != "" && from != to {
+					pin("nowhere", from)
+				}
+				switch changed := pin(from, to); {
+				case changed && to == "":
+					forgotten++
+				case changed && from != "":
+					moves++
+				}
 			}
 			require.Equal(t, len(want.lines), table.Len(), about)
 			if step%500 == 0 {
@@ -166,6 +187,7 @@ func TestTable_Model(t *testing.T) {
 		}
 		assert.Greater(t, hits, 50)
 		assert.Greater(t, moves, 50)
+		assert.Greater(t, forgotten, 50)
 	}
 }
 
@@ -235,29 +257,6 @@ func TestTable_TTLSlides(t *testing.T) {
 	assert.Equal(t, "b:80", table.pinned(t, "k", "a:80", "b:80"))
 	now.move(100 * time.Second)
 	assert.Equal(t, "c:80", table.pinned(t, "k", "x:80", "c:80"), "what is too old does not stand in the way")
-}
-
-// Pin compares and sets.
-func TestTable_Pin(t *testing.T) {
-	t.Parallel()
-	for _, row := range []struct{ before, from, to, want string }{
-		{"", "", "a:80", "a:80"},
-		{"", "b:80", "a:80", "a:80"}, // it was forgotten meanwhile
-		{"a:80", "", "b:80", "a:80"},
-		{"a:80", "a:80", "b:80", "b:80"},
-		{"a:80", "c:80", "b:80", "a:80"},
-		{"a:80", "a:80", "a:80", "a:80"},
-		{"a:80", "", "a:80", "a:80"},
-		{"a:80", "A:80", "b:80", "a:80"},
-	} {
-		table := newTestTable(t, TableConfig{})
-		if row.before != "" {
-			table.pinned(t, "k", "", row.before)
-		}
-		assert.Equal(t, row.want, table.pinned(t, "k", row.from, row.to), "%+v", row)
-		assert.Equal(t, row.want, table.where(t, "k"), "%+v", row)
-		assert.Equal(t, 1, table.Len())
-	}
 }
 
 func TestTable_AnyKey(t *testing.T) {

@@ -34,7 +34,8 @@
 // A Redis that has been restarted without its data answers, and knows nothing. A key that is unknown
 // there and remembered here is pinned there again, when it is looked up and when it is pinned. So
 // replicas restore together what they know, and agree: if they remember different endpoints, the first
-// one wins. It also means that keys which somebody deletes from Redis come back, as long as a replica remembers them.
+// one wins. It also means that keys which somebody deletes from Redis come back, as long as a replica
+// remembers them.
 //
 // # Ending a session
 //

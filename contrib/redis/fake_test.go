@@ -43,7 +43,7 @@ func newFake() *fakeRedis {
 // newStore returns a store in the fake that ends with the test.
 func newStore(t *testing.T, f *fakeRedis, c redis.Config) *redis.Store {
 	t.Helper()
-	c.Options.Addrs = []string{"redis.test:6379"}
+	c.Options.Addrs = []string{"192.0.2.1:6379"} // go-redis would look up a name
 	c.Options.Dialer = f.dial
 	if c.Timeout == 0 {
 		c.Timeout = 20 * time.Second // in which nothing may go wrong on a busy machine
@@ -201,17 +201,25 @@ func (f *fakeRedis) answer(args []string) string {
 	}
 }
 
-// pin does what the script should: args are the key, from, to, what to pin to if it is lost, and the life.
+// pin does what the script should: args are the key, from, to, what to pin to if it is lost, and the lives
+// of a key and of a mark.
 func (f *fakeRedis) pin(args []string) string {
 	pinned, ok := f.values[args[0]]
 	switch {
 	case !ok:
 		pinned = args[3]
-	case pinned == args[1]:
+	case pinned == "" || pinned == args[1]:
 		pinned = args[2]
 	}
+	life := args[4]
+	if pinned == "" {
+		if args[1] == "" {
+			return bulk("") // neither was nor will be pinned
+		}
+		life = args[5]
+	}
 	f.values[args[0]] = pinned
-	f.lives[args[0]], _ = strconv.ParseInt(args[4], 10, 64)
+	f.lives[args[0]], _ = strconv.ParseInt(life, 10, 64)
 	return bulk(pinned)
 }
 

@@ -19,8 +19,8 @@ import (
 // Store is a [session.Store] in Redis. Use [New] to make one, and [Store.Close] to end it. It is safe
 // for concurrent use.
 //
-// A key that was forgotten by [Store.Pin] does not come back: Redis holds a mark in its place, until no
-// replica remembers the key any more. One that was deleted from Redis by hand does.
+// A key that [Store.Pin] has forgotten is not restored from the memory of a replica: Redis holds a mark in
+// its place. One that was deleted from Redis by hand is.
 type Store struct {
 	client  redis.UniversalClient
 	script  *redis.Script // pin
@@ -203,8 +203,7 @@ func (s *Store) due(left time.Duration) bool {
 
 // pin runs [pinScript].
 func (s *Store) pin(ctx context.Context, name, from, to, ifLost string) (string, error) {
-	return s.script.Run(ctx, s.client, []string{name},
-		from, to, ifLost, s.ttl.Milliseconds(), s.marks).Text()
+	return s.script.Run(ctx, s.client, []string{name}, from, to, ifLost, s.ttl.Milliseconds(), s.marks).Text()
 }
 
 // Ping asks Redis whether it is there, whatever the breaker thinks of it: for a component of package

@@ -96,8 +96,15 @@ func TestPin_FromTo(t *testing.T) {
 		{absent, "", "a", "a"},
 		{absent, "b", "a", "a"}, // it has been forgotten meanwhile
 		{absent, "a", "a", "a"},
-		{"", "", "a", "a"}, // not by a store
+		{absent, "", "", absent},
+		{absent, "a", "", ""},
+		{"", "", "a", "a"}, // it was forgotten
 		{"", "b", "a", "a"},
+		{"", "", "", ""},
+		{"", "a", "", ""},
+		{"a", "", "", "a"},
+		{"a", "b", "", "a"},
+		{"a", "a", "", ""},
 		{"a", "", "a", "a"},
 		{"a", "", "b", "a"},
 		{"a", "a", "b", "b"},
@@ -117,12 +124,24 @@ func TestPin_FromTo(t *testing.T) {
 			} else {
 				require.NoError(t, server.admin.Set(t.Context(), name, row.pinned, time.Minute).Err())
 			}
+			if row.want == absent {
+				pin(t, store, "key", row.from, row.to, "")
+				lookup(t, store, "key", "")
+				assert.Zero(t, server.admin.Exists(t.Context(), name).Val())
+				return
+			}
 			pin(t, store, "key", row.from, row.to, row.want)
-			assert.Equal(t, row.want, server.admin.Get(t.Context(), name).Val())
-			left := server.admin.PTTL(t.Context(), name).Val()
-			assert.Greater(t, left, 9*time.Minute)
-			assert.LessOrEqual(t, left, 10*time.Minute)
 			lookup(t, store, "key", row.want)
+			assert.Equal(t, row.want, server.admin.Get(t.Context(), name).Val())
+			left, least, most := server.admin.PTTL(t.Context(), name).Val(), 9*time.Minute, 10*time.Minute
+			switch {
+			case row.want == "" && row.from == "": // as it was
+				least, most = 0, time.Minute
+			case row.want == "": // a mark
+				most += patience + time.Millisecond
+			}
+			assert.Greater(t, left, least)
+			assert.LessOrEqual(t, left, most)
 		})
 	}
 }
