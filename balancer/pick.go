@@ -76,7 +76,7 @@ func (p *Pool) pick(info Info) (_ Pick, news bool, _ error) {
 	for {
 		s := p.snapshot.Load()
 		var c *Candidate
-		must, pinned := false, false
+		var must, pinned bool
 		switch {
 		case info.Pin != nil && s.directory == nil && (p.beginPins() || p.snapshot.Load() != s):
 			news = true
@@ -246,6 +246,14 @@ func (p *Pool) refusedWith(cause error) error {
 		return fmt.Errorf("%w: %w", p.refusal(main), cause)
 	}
 	return cause
+}
+
+// awaitFirst is waitForFirst that fails if there was nothing to be had, so that nobody waits once more.
+func (p *Pool) awaitFirst(ctx context.Context) error {
+	if err := p.waitForFirst(ctx); err != nil || p.isReady() {
+		return err
+	}
+	return p.refusal(p.snapshot.Load().main)
 }
 
 func (p *Pool) isReady() bool {

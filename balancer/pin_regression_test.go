@@ -32,7 +32,7 @@ func TestPin_DrainingAloneOnItsRoute(t *testing.T) {
 	}
 }
 
-// withdrawn alone on route
+// An endpoint that is away for a moment, alone on its route, keeps its sessions.
 func TestPin_AwayAloneOnItsRoute(t *testing.T) {
 	for _, r := range []string{"withdrawn", "parked", "pending"} {
 		for _, fallback := range []RouteFallback{FallbackAny, FallbackDefault, FallbackFail} {

@@ -93,7 +93,7 @@ func NewPool(cfg Config) (*Pool, error) {
 		}
 	}
 	if cfg.Sessions != nil {
-		if err := cfg.Sessions.Attach(p.waitForFirst); err != nil {
+		if err := cfg.Sessions.Attach(p.awaitFirst); err != nil {
 			cancel()
 			return nil, err
 		}

@@ -18,7 +18,7 @@ import (
 // The last response is returned as it is, whatever its status: an error means
 // that there is no response. It is safe for concurrent use.
 type Transport struct {
-	callLayer //nolint:unused // makes it join calls
+	maker //nolint:unused // makes it join calls
 
 	next    http.RoundTripper
 	retrier *Retrier
@@ -26,7 +26,7 @@ type Transport struct {
 	light   bool // the policy lets first attempts be light
 }
 
-type callLayer = call.CallLayer //nolint:unused // embedded, for its unexported method
+type maker = call.AttemptMaker //nolint:unused // embedded, for its unexported method
 
 // NewTransport returns a transport that sends attempts to next, or all that is
 // wrong with the policy. Its errors are of type [*Error].

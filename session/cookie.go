@@ -57,7 +57,7 @@ type Cookie struct {
 type Secure uint8
 
 const (
-	// SecureAuto, the default, is for the cookies of callers that came over TLS: as the TLS
+	// SecureAuto is the default: for the cookies of callers that came over TLS, as the TLS
 	// field or the X-Forwarded-Proto header of a request says that a server passes on, or the URL
 	// of any other. What [net/http/httputil.ReverseProxy] passes on has no X-Forwarded-Proto unless
 	// its Rewrite puts it there: where something else in front ends TLS, use SecureAlways.

@@ -89,10 +89,10 @@ func TestCookie_SeveralInEveryOrder(t *testing.T) {
 	n := newNoted(t, Cookie{Secret: secretNo(1), Previous: secretNo(2), MaxAge: maxAge})
 	orders := 0
 	for _, row := range []struct {
-		known []string // but for the one that counts
-		want  string
-		home  string
-		renew bool
+		others []string // than the one that counts
+		want   string
+		home   string
+		renew  bool
 	}{
 		{[]string{w.issued("a:80", dawn.Add(-time.Minute)), before.issued("b:80", dawn.Add(-2*time.Second))}, w.issued("c:80", dawn.Add(-time.Second)), "c:80", false},
 		{[]string{w.issued("a:80", dawn.Add(-time.Minute)), w.issued("b:80", dawn.Add(-2*time.Second))}, before.issued("c:80", dawn.Add(-time.Second)), "c:80", true},
@@ -104,7 +104,7 @@ func TestCookie_SeveralInEveryOrder(t *testing.T) {
 			junk = append(junk, w.issued("z:80", dawn.Add(time.Minute)))
 		}
 		var lines []string
-		for _, value := range append(append(junk, row.known...), row.want) {
+		for _, value := range append(append(junk, row.others...), row.want) {
 			lines = append(lines, "evenkeel="+value)
 		}
 		permuted(lines, func(lines []string) {

@@ -188,7 +188,7 @@ func (w *cookieWay) read(r *reading, value string, now time.Time) (err error) {
 
 // claim implements way: of the calls with a cookie whose endpoint cannot take them, the first decides where
 // all go. A new session has no name yet.
-func (w *cookieWay) claim(v *visit, endpoint, cause string) (string, error) {
+func (w *cookieWay) claim(v *visit, endpoint, _ string) (string, error) {
 	home := v.home()
 	if home == "" {
 		return "", nil
@@ -218,6 +218,8 @@ func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good boo
 // first reports whether a call is the first one of its session, of those that came at once, to be answered
 // by another endpoint.
 func (w *cookieWay) first(v *visit, endpoint string) bool {
-	_, first := w.moves.pin("moved "+v.key, "", endpoint)
+	key := "moved " + v.key
+	before, _ := w.moves.Lookup(v.record, key)
+	_, first := w.moves.pin(key, before, endpoint)
 	return first
 }

@@ -20,7 +20,7 @@ func (w *keyWay) begin(v *visit, req *http.Request) {
 	if key == "" {
 		key, _ = w.from.Value(req)
 	}
-	w.lookup(v, key)
+	w.lookup(v, key) //nolint:contextcheck // the record is the context
 }
 
 // lookup finds out where the call belongs by its key, if it has one.
@@ -36,7 +36,7 @@ func (w *keyWay) lookup(v *visit, key string) {
 	case v.failed.Load():
 		v.refusal = errStoreSilent
 	default: // the caller has gone
-		v.refusal = context.Cause(v.record)
+		v.refusal = v.gone()
 	}
 }
 
@@ -49,8 +49,10 @@ func (w *keyWay) claim(v *visit, endpoint, cause string) (string, error) {
 	home := v.home()
 	now, changed, ok := v.pinTo(w.store, v.key, home, endpoint)
 	switch {
-	case !ok && v.work.Strict:
+	case !ok && v.work.Strict && v.failed.Load():
 		return "", errStoreFull
+	case !ok && v.work.Strict: // the caller has gone
+		return "", v.gone()
 	case !ok:
 		return "", nil
 	case changed:
@@ -80,7 +82,7 @@ type learnWay struct {
 
 func (w *learnWay) begin(v *visit, req *http.Request) {
 	key, _ := w.from.Value(req)
-	w.lookup(v, key)
+	w.lookup(v, key) //nolint:contextcheck // the record is the context
 }
 
 // claim is that of [keyWay], for values that are known: what callers make up takes no place in the store.

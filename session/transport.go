@@ -21,7 +21,7 @@ type Transport struct {
 // not of attempts. The error says what is wrong with them.
 func NewTransport(next http.RoundTripper, k *Keeper) (*Transport, error) {
 	var errs field.Errors
-	errs.Check(call.Joins(next) || call.JoinsCalls(next), "next", nil, "must be a transport of package balancer, breaker or retry")
+	errs.Check(call.Joins(next) || call.MakesAttempts(next), "next", nil, "must be a transport of package balancer, breaker or retry")
 	errs.Check(k != nil, "k", nil, "must be set")
 	if err := errs.Err(); err != nil {
 		return nil, err
@@ -37,27 +37,26 @@ func (k *Keeper) Transport(next http.RoundTripper) *Transport {
 // RoundTrip implements [http.RoundTripper]. Errors are those of the transport below; one that is because
 // of strict mode wraps [ErrUnavailable].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	work := t.keeper.work.Load()
-	if work == nil {
+	if t.keeper.work.Load() == nil {
 		return t.next.RoundTrip(req)
 	}
 	if record := call.Join(req); record != nil {
-		return t.visit(work, record) //nolint:contextcheck // the record is the context
+		return t.visit(record)
 	}
 	if call.Joins(t.next) {
-		return call.Once(req, t.cfg, func(a *call.Attempt) (*http.Response, error) { return t.visitOnce(work, a) }) //nolint:contextcheck // the record is the context
+		return call.Once(req, t.cfg, t.visitOnce)
 	}
 	if err := call.Check(req); err != nil {
 		call.Refuse(req)
 		return nil, err
 	}
-	return t.visit(work, call.New(req, t.cfg)) //nolint:contextcheck // the record is the context
+	return t.visit(call.New(req, t.cfg))
 }
 
 // visit makes a call of any number of attempts.
-func (t *Transport) visit(work *working, record *call.Record) (resp *http.Response, err error) {
+func (t *Transport) visit(record *call.Record) (resp *http.Response, err error) {
 	defer record.Abort() // of use only if a store panics
-	v := &visit{keeper: t.keeper, work: work, record: record}
+	v := &visit{keeper: t.keeper, record: record}
 	if err := v.begin(record.Request()); err != nil {
 		record.Reason = outcome.ReasonOf(err)
 		record.Finish(nil)
@@ -69,8 +68,8 @@ func (t *Transport) visit(work *working, record *call.Record) (resp *http.Respon
 }
 
 // visitOnce makes a call of one attempt.
-func (t *Transport) visitOnce(work *working, a *call.Attempt) (*http.Response, error) {
-	v := &visit{keeper: t.keeper, work: work, record: a.Record()}
+func (t *Transport) visitOnce(a *call.Attempt) (*http.Response, error) {
+	v := &visit{keeper: t.keeper, record: a.Record()}
 	if err := v.begin(a.Request()); err != nil {
 		return nil, err
 	}
@@ -84,6 +83,9 @@ func (v *visit) begin(req *http.Request) error {
 	if err := v.keeper.await(v.record); err != nil {
 		return err
 	}
+	if v.work = v.keeper.work.Load(); v.work == nil { // it was not, before the wait
+		return nil
+	}
 	v.work.way.begin(v, req)
 	if v.refusal != nil {
 		v.end(nil, v.refusal, nil)
@@ -95,6 +97,9 @@ func (v *visit) begin(req *http.Request) error {
 
 // close is end. If a callback or a store panics, nobody gets the response.
 func (v *visit) close(resp *http.Response, err error, final *call.Attempt) {
+	if v.work == nil {
+		return
+	}
 	done := false
 	defer func() {
 		if !done {

@@ -87,6 +87,14 @@ func (v *visit) pinTo(store Store, key, from, to string) (now string, changed, o
 	return now, now == to, ok && now != ""
 }
 
+// gone returns the error of a call whose caller has gone, or which has no more time.
+func (v *visit) gone() error {
+	if err := context.Cause(v.record); err != nil {
+		return err
+	}
+	return errStoreSilent // it has taken all the time that there was
+}
+
 // join makes the call belong where others have pinned its session.
 func (v *visit) join(endpoint string) {
 	v.pin.Store(&node.Pin{ID: endpoint, Strict: v.work.Strict, DrainFor: v.work.DrainFor})

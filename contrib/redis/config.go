@@ -85,7 +85,7 @@ func (c Config) withDefaults() Config {
 	byDefault(&o.DialerRetries, 1)
 	if o.MaintNotificationsConfig == nil {
 		// They cost a round trip on each new connection, and goroutines, for waiting longer.
-		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled, EndpointType: maintnotifications.EndpointTypeNone}
 	}
 
 	byDefault(&c.Breaker.ConsecutiveFailures, defaultConsecutive)

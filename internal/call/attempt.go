@@ -231,14 +231,14 @@ type Layer struct{}
 
 func (Layer) joinsAttempts() {}
 
-// CallLayer is embedded by the transports that join a call and make its attempts.
-type CallLayer struct{}
+// AttemptMaker is embedded by the transports that join a call and make its attempts.
+type AttemptMaker struct{}
 
-func (CallLayer) joinsCalls() {}
+func (AttemptMaker) makesAttempts() {}
 
-// JoinsCalls reports whether a transport is a layer that joins calls and makes their attempts.
-func JoinsCalls(next http.RoundTripper) bool {
-	_, ok := next.(interface{ joinsCalls() })
+// MakesAttempts reports whether a transport is a layer that joins calls and makes their attempts.
+func MakesAttempts(next http.RoundTripper) bool {
+	_, ok := next.(interface{ makesAttempts() })
 	return ok
 }
 
