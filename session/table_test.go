@@ -196,25 +196,28 @@ func consistent(t *testing.T, table *Table) {
 	t.Helper()
 	for i := range *table.shards.Load() {
 		s := &(*table.shards.Load())[i]
-		require.LessOrEqual(t, len(s.places), s.most)
+		require.LessOrEqual(t, s.sessions, s.most)
 		sessions, listed := map[uint32]int{}, 0
 		for at := s.oldest(); at != root; at = s.entries[at].newer {
-			require.Equal(t, at, s.places[s.entries[at].key])
+			require.Equal(t, at, s.find(s.entries[at].key))
 			require.Equal(t, at, s.entries[s.entries[at].newer].older)
 			sessions[s.entries[at].name]++
 			listed++
 		}
-		require.Len(t, s.places, listed)
-		free := 0
-		for at := s.free; at != root; at = s.entries[at].older {
-			free++
+		require.Equal(t, listed, s.sessions)
+		taken := 0
+		for _, e := range s.entries[1:] {
+			if e.name != 0 {
+				taken++
+			}
 		}
-		require.Len(t, s.entries, 1+listed+free)
+		require.Equal(t, listed, taken)
+		require.LessOrEqual(t, 4*taken, 3*(len(s.entries)-1))
 		require.Len(t, s.byName, len(sessions))
 		for text, n := range s.byName {
 			require.Equal(t, name{text, sessions[n]}, s.names[n])
 		}
-		require.Len(t, s.names, len(s.byName)+len(s.unused))
+		require.Len(t, s.names, 1+len(s.byName)+len(s.unused))
 	}
 }
 
