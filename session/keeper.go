@@ -57,8 +57,8 @@ func (e *refusedError) Unwrap() error { return ErrUnavailable }
 func (e *refusedError) Reason() outcome.Reason { return outcome.NoEndpoints }
 
 var (
-	errStoreSilent = &refusedError{"the store cannot say which one it is"}
-	errStoreFull   = &refusedError{"the store cannot take it in"}
+	errStoreSilent error = &refusedError{"the store cannot say which one it is"}
+	errStoreFull   error = &refusedError{"the store cannot take it in"}
 )
 
 // Keeper keeps the callers of one service at their endpoints. It is safe for concurrent use, and needs
