@@ -255,7 +255,7 @@ const (
 
 // tickAt returns the tick of an instant, 0 if that is not known.
 func tickAt(now, born time.Time) uint32 {
-	if now.IsZero() {
+	if now.Before(born) {
 		return 0
 	}
 	return uint32(now.Sub(born) / recentTick)

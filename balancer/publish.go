@@ -58,7 +58,7 @@ func (p *Pool) apply(marked []*member) {
 	now := p.now()
 	different := false
 	for _, m := range marked {
-		different = p.seeLocked(m, now) || different
+		different = (!m.left && p.seeLocked(m, now)) || different
 	}
 	if different {
 		p.publishLocked(now, &Change{})

@@ -71,17 +71,17 @@ type queue struct {
 
 	mu      sync.Mutex // guards waiters; picks are made under it, taken before the pool's lock
 	waiters list.List  // of *waiter
-	pinned  int        // how many of them have a pin
+	pinned  int        // how many of them have a strict pin
 }
 
 // various reports whether what one attempt has no room for may have room for another: because of
-// routes, or because of pins, its own or those of others.
+// routes, or because of strict pins.
 func (q *queue) various(s *snapshot) bool { return len(s.routes) > 0 || q.pinned > 0 }
 
 // add puts an attempt at the end of the queue.
 func (q *queue) add(w *waiter) *list.Element {
 	w.waits = true
-	if w.info.Pin != nil {
+	if w.info.strict() {
 		q.pinned++
 	}
 	return q.waiters.PushBack(w)
@@ -90,7 +90,7 @@ func (q *queue) add(w *waiter) *list.Element {
 // remove takes an attempt out of the queue, if it is still in it.
 func (q *queue) remove(place *list.Element) {
 	w := q.waiters.Remove(place).(*waiter)
-	if w.waits && w.info.Pin != nil {
+	if w.waits && w.info.strict() {
 		q.pinned--
 	}
 	w.waits = false

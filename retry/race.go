@@ -160,8 +160,8 @@ func (s *httpSide) due(a *call.Attempt) (time.Duration, bool) {
 
 func (s *httpSide) hedge(a *call.Attempt) Action {
 	e := Event{Now: s.record.Clock().Now()}
-	s.transport.complete(s.record, a, &e)
-	e.Others = e.Others || !a.Picked() // what is below may be anything
+	s.transport.complete(s.record, &e)
+	e.Others = a.OthersBeside() || !a.Picked() // what is below may be anything
 	action := s.plan.Hedge(e)
 	s.transport.retrier.policy.Hooks.tellDecided(s.plan, a, true, action)
 	return action

@@ -244,7 +244,8 @@ func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 	if e.Outcome.Again == outcome.No && e.Verdict != Repeat { // then the rest does not matter
 		return e
 	}
-	t.complete(record, a, &e)
+	e.Others = a.Others()
+	t.complete(record, &e)
 	if a.Response != nil && len(a.Response.Header) > 0 { // the instants of calls are not for showing, dates are
 		e.Pushback, e.Asked = pushback.Wait(a.Response.StatusCode, a.Response.Header, record.Clock().Now)
 	}
@@ -252,11 +253,10 @@ func (t *Transport) event(record *call.Record, a *call.Attempt) Event {
 }
 
 // complete fills in what the plan must know of the call.
-func (t *Transport) complete(record *call.Record, a *call.Attempt, e *Event) {
+func (t *Transport) complete(record *call.Record, e *Event) {
 	req := record.CallerRequest()
 	e.Idempotent = t.retrier.policy.idempotent(req)
 	e.Replayable = record.Replayable()
-	e.Others = a.Others()
 	e.Deadline = record.GivesUp()
 	e.Exhausted = markOf(req.Context())&Once != 0
 }

@@ -30,12 +30,12 @@ func early(t *testing.T) map[string]func(strict bool) (session.Policy, *http.Req
 		},
 		"Key": func(strict bool) (session.Policy, *http.Request) {
 			store := newShelf()
-			store.at["k"] = "b:80"
+			store.at[session.StoreKey("http://users:80", "k")] = "b:80"
 			return session.Policy{By: session.Key{Store: store}, Strict: strict}, keyed(t, "k")
 		},
 		"Learn": func(strict bool) (session.Policy, *http.Request) {
 			store := newShelf()
-			store.at["x1"] = "b:80"
+			store.at[session.StoreKey("http://users:80", "x1")] = "b:80"
 			return session.Policy{By: session.Learn{Cookie: "sid", Store: store}, Strict: strict}, get(t, "Cookie: sid=x1")
 		},
 	}

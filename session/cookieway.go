@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 )
@@ -16,7 +18,7 @@ import (
 type cookieWay struct {
 	Cookie
 	known []*known // the first one signs, all verify
-	moves *Table   // where those are who have to move, by their cookies
+	moves *moves
 }
 
 // known is the endpoints as one secret makes them known. It outlives policies and updates.
@@ -26,19 +28,12 @@ type known struct {
 	tags map[string]tag                 // the other way round; guarded by the keeper's lock
 }
 
-// Of sessions that have to move, the calls that come at once agree where to, for that long: then they have
-// their new cookie.
-const (
-	movesTTL  = 10 * time.Second
-	mostMoves = 4096
-)
-
 // newCookieWay puts cookies to work. What the way before has worked out is used again.
-func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *cookieWay, moves *Table) *cookieWay {
+func newCookieWay(c Cookie, target string, endpoints []discovery.Endpoint, old *cookieWay, m *moves) *cookieWay {
 	if c.Name == "" {
 		c.Name = defaultName(target)
 	}
-	w := &cookieWay{Cookie: c, moves: moves}
+	w := &cookieWay{Cookie: c, moves: m}
 	for _, secret := range []Secret{c.Secret, c.Previous} {
 		if secret == (Secret{}) {
 			continue
@@ -138,6 +133,15 @@ func (w *cookieWay) begin(v *visit, req *http.Request) {
 	case best.value != "":
 		v.renew, v.key = best.renew, best.value
 		v.belongs(best.endpoint)
+		if moved := w.moves.of(v.key); moved != "" && moved != best.endpoint && !v.work.Strict {
+			v.renew = true // it has moved, and its caller has not heard of that yet
+			v.join(moved)
+			because := "moved with another call"
+			if best.endpoint == gone {
+				because = "removed"
+			}
+			v.cause.Store(&because)
+		}
 	case refused != nil:
 		v.keeper.counts.rejected.Add(1)
 		v.keeper.tell(Event{Kind: Rejected, Cause: refused.Error()})
@@ -193,11 +197,11 @@ func (w *cookieWay) claim(v *visit, endpoint, _ string) (string, error) {
 	if home == "" {
 		return "", nil
 	}
-	before := "" // where they went last of late
+	before := "" // where they went of late
 	if home != v.first.ID {
 		before = home
 	}
-	now, _ := w.moves.pin(v.key, before, endpoint)
+	now := w.moves.claim(v.key, before, endpoint)
 	v.join(now)
 	return now, nil
 }
@@ -210,16 +214,56 @@ func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good boo
 	now := v.keeper.clock.Now()
 	signer := w.known[0].signer
 	w.issue(resp, signer.seal(signer.tag(endpoint), now), now, v.secure)
-	if home != endpoint && (home == "" || w.first(v, endpoint)) {
+	if home != endpoint && (home == "" || w.moves.moved(v.key, endpoint)) {
 		v.pinned(home, endpoint, v.moving())
 	}
 }
 
-// first reports whether a call is the first one of its session, of those that came at once, to be answered
-// by another endpoint.
-func (w *cookieWay) first(v *visit, endpoint string) bool {
-	key := "moved " + v.key
-	before, _ := w.moves.Lookup(v.record, key)
-	_, first := w.moves.pin(key, before, endpoint)
-	return first
+// moves remembers where sessions have moved whose callers may not have heard of it yet, by their cookies: so
+// calls that come at once agree.
+type moves struct {
+	table *Table
+	until atomic.Int64 // when all is forgotten, by the table's clock
 }
+
+const (
+	movesTTL  = 10 * time.Second
+	mostMoves = 4096
+)
+
+func newMoves(c clock.Clock) (*moves, error) {
+	table, err := NewTable(TableConfig{TTL: movesTTL, MaxSessions: mostMoves, Clock: c})
+	return &moves{table: table}, err
+}
+
+// of returns where a cookie's session has moved, "" if it has not.
+func (m *moves) of(cookie string) string {
+	if until := m.until.Load(); until == 0 || int64(m.table.elapsed()) >= until {
+		return "" // as nearly always
+	}
+	endpoint, _ := m.table.Lookup(context.Background(), cookie)
+	return endpoint
+}
+
+// claim decides where the calls with a cookie go that cannot go where they went before.
+func (m *moves) claim(cookie, before, endpoint string) string {
+	m.note()
+	now, _ := m.table.pin(cookie, before, endpoint)
+	return now
+}
+
+// moved notes that an endpoint has answered, and reports whether that was the first answer from there.
+func (m *moves) moved(cookie, endpoint string) bool {
+	m.note()
+	m.set(cookie, endpoint)
+	return m.set("answered "+cookie, endpoint)
+}
+
+func (m *moves) set(key, endpoint string) (changed bool) {
+	before, _ := m.table.Lookup(context.Background(), key)
+	_, changed = m.table.pin(key, before, endpoint)
+	return changed
+}
+
+// note keeps what is remembered from being overlooked.
+func (m *moves) note() { m.until.Store(int64(m.table.elapsed() + movesTTL)) }

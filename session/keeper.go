@@ -71,7 +71,7 @@ type Keeper struct {
 	counts  counts
 	down    atomic.Bool // the store has failed, and has not answered since
 	told    atomic.Bool // which endpoints there are
-	moves   *Table      // where sessions have moved of late that no store knows, see cookieWay
+	moves   *moves      // of sessions that no store knows
 
 	attached atomic.Pointer[func(context.Context) error] // waits for the first endpoints
 
@@ -104,7 +104,7 @@ func NewKeeper(c Config) (*Keeper, error) {
 	}
 	k := &Keeper{target: c.Target, onEvent: c.OnEvent, clock: clock.Or(c.Clock)}
 	var err error
-	if k.moves, err = NewTable(TableConfig{TTL: movesTTL, MaxSessions: mostMoves, Clock: k.clock}); err != nil {
+	if k.moves, err = newMoves(k.clock); err != nil {
 		return nil, err
 	}
 	if err := k.Use(c.Policy); err != nil {
@@ -185,18 +185,26 @@ func (k *Keeper) workLocked() error {
 		if err != nil {
 			return err
 		}
-		w.way = &keyWay{store: store, from: sources(kind.From).Compile()}
+		w.way = &keyWay{store: store, prefix: k.prefix(kind.Store), from: sources(kind.From).Compile()}
 	case Learn:
 		store, err := k.storeLocked(kind.Store, kind.TTL, kind.MaxSessions)
 		if err != nil {
 			return err
 		}
-		w.way = &learnWay{kind, keyWay{store: store, from: hashkey.Sources{kind.source()}.Compile()}}
+		w.way = &learnWay{kind, keyWay{store: store, prefix: k.prefix(kind.Store), from: hashkey.Sources{kind.source()}.Compile()}}
 	case Hash: // is the balancer's doing
 		w = nil
 	}
 	k.work.Store(w)
 	return nil
+}
+
+// prefix returns what comes before keys in a store of the user's, which may serve many services.
+func (k *Keeper) prefix(users Store) string {
+	if users == nil {
+		return ""
+	}
+	return StoreKey(k.target, "")
 }
 
 // storeLocked returns the store of a policy: the user's, or the table.

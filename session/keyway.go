@@ -11,8 +11,9 @@ import (
 
 // keyWay is [Key] at work.
 type keyWay struct {
-	store Store
-	from  hashkey.Extractor
+	store  Store
+	prefix string // of keys in the store
+	from   hashkey.Extractor
 }
 
 func (w *keyWay) begin(v *visit, req *http.Request) {
@@ -25,10 +26,11 @@ func (w *keyWay) begin(v *visit, req *http.Request) {
 
 // lookup finds out where the call belongs by its key, if it has one.
 func (w *keyWay) lookup(v *visit, key string) {
-	if v.key = key; key == "" {
+	if key == "" {
 		return
 	}
-	endpoint, ok := v.ask(w.store, func(ctx context.Context) (string, error) { return w.store.Lookup(ctx, key) })
+	v.key = w.prefix + key
+	endpoint, ok := v.ask(w.store, func(ctx context.Context) (string, error) { return w.store.Lookup(ctx, v.key) })
 	switch {
 	case endpoint != "":
 		v.belongs(endpoint)
@@ -95,6 +97,9 @@ func (w *learnWay) claim(v *visit, endpoint, cause string) (string, error) {
 
 func (w *learnWay) end(v *visit, resp *http.Response, endpoint string, good bool) {
 	learnt := w.learnt(resp, v.keeper.clock.Now)
+	if learnt != "" {
+		learnt = w.prefix + learnt
+	}
 	switch {
 	case learnt != "" && learnt != v.key:
 		v.key = learnt // it is the session's from now on

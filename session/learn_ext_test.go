@@ -180,7 +180,7 @@ func TestLearn_UnknownIsNotOfferedToTheStore(t *testing.T) {
 		h.let(answers(http.StatusOK, "Set-Cookie: sid=x1"), all...)
 		first, _ := h.ask(t, get(t))
 		assert.Equal(t, []string{"pin"}, store.ops())
-		assert.Equal(t, map[string]string{"x1": first}, store.at)
+		assert.Equal(t, map[string]string{session.StoreKey("http://users:80", "x1"): first}, store.at)
 		assert.Equal(t, session.Status{New: 1}, h.keeper.Status())
 	})
 }

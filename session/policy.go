@@ -18,7 +18,8 @@ type Policy struct {
 	// that exists nowhere else: also if the endpoint has left for good, until the caller comes
 	// without its cookie or with another key, or somebody makes the Store forget it. Without Strict, the session moves: another endpoint is picked, the
 	// session belongs there from now on, and is not moved back. Retries and hedges of a strict
-	// session stay at its endpoint. It must not be set with [Hash], which does not know where a
+	// session stay at its endpoint; only one that has just begun may go elsewhere, if its endpoint
+	// could not be reached at all. It must not be set with [Hash], which does not know where a
 	// session was.
 	Strict bool
 

@@ -2,6 +2,16 @@ package session
 
 import "context"
 
+// StoreKey returns the key under which a [Store] of a [Policy] knows a caller's key, to end a session by
+// hand, say. The target is that of [Config], and for evenkeel.New the scheme, host and port of its URL, such
+// as "http://users:80"; the services that share a store do not share keys.
+func StoreKey(target, key string) string {
+	if target == "" {
+		return key
+	}
+	return target + " " + key
+}
+
 // Store remembers where keys are pinned, for [Key] and [Learn]. A [Table] is one in memory;
 // contrib/redis has one that all replicas of a service share. It is used concurrently.
 //

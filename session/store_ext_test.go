@@ -186,7 +186,7 @@ func TestStore_Fails(t *testing.T) {
 			store.ops()
 			require.Len(t, told(), 2*round+2)
 			assert.Equal(t, session.StoreRecovered, told()[2*round+1].Kind)
-			delete(store.at, "k")
+			delete(store.at, session.StoreKey("http://users:80", "k"))
 		}
 		assert.Equal(t, uint64(20), h.keeper.Status().StoreErrors)
 		store.does(func(_ context.Context, op string) (string, bool, error) { return "", op == "pin", errStore })

@@ -60,7 +60,8 @@ type Table struct {
 	ttl     atomic.Int64            // nanoseconds
 	shards  atomic.Pointer[[]shard] // a power of two
 
-	resizing sync.Mutex // held by resize; taken before the locks of shards
+	resizing sync.Mutex // held by resize, guards most; taken before the locks of shards
+	most     int
 }
 
 // NewTable returns an empty table, or all that is wrong with the configuration.
@@ -73,6 +74,7 @@ func NewTable(c TableConfig) (*Table, error) {
 		seed:    maphash.MakeSeed(),
 		elapsed: clock.Elapsed(c.Clock, c.Clock.Now()),
 	}
+	t.most = c.MaxSessions
 	t.ttl.Store(int64(c.TTL))
 	t.shards.Store(newShards(c.MaxSessions))
 	return t, nil
@@ -120,6 +122,10 @@ func (t *Table) resize(ttl time.Duration, most int) {
 	t.resizing.Lock()
 	defer t.resizing.Unlock()
 	t.ttl.Store(int64(ttl))
+	if most == t.most {
+		return
+	}
+	t.most = most
 	shards := *t.shards.Load()
 	for i := range shards {
 		shards[i].mu.Lock()

@@ -20,27 +20,12 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/integration/internal/server"
 )
 
 // testTime is how long the whole of it may take, on a machine that is busy.
 const testTime = time.Minute
-
-// requireBrowser returns the path of a Chromium. Without one, the test is skipped, or fails where
-// nothing may be skipped.
-func requireBrowser(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"chromium-headless-shell", "chromium", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	const missing = "chromium-headless-shell is not installed: apt-get install chromium-headless-shell"
-	if os.Getenv("EVENKEEL_REQUIRE_SERVERS") == "1" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
-	return ""
-}
 
 // build builds the example as its readers do, and returns the program.
 func build(t *testing.T) string {
@@ -55,14 +40,14 @@ func build(t *testing.T) string {
 }
 
 // fleet starts three servers of a service, and returns them by name.
-func fleet(t *testing.T, program, service string) (servers map[string]*server, addresses string) {
+func fleet(t *testing.T, program, service string) (servers map[string]*server.Server, addresses string) {
 	t.Helper()
-	servers = map[string]*server{}
+	servers = map[string]*server.Server{}
 	all := make([]string, 0, 3)
 	for i := range 3 {
 		name := fmt.Sprintf("%s-%d", service, i)
-		servers[name] = newServer(t, name, program, nil, "-backend", service, "-name", name)
-		all = append(all, servers[name].address)
+		servers[name] = startServer(t, name, program, nil, "-backend", service, "-name", name)
+		all = append(all, servers[name].Address)
 	}
 	return servers, strings.Join(all, ",")
 }
@@ -195,13 +180,13 @@ func stranger(t *testing.T, url string) string {
 
 func TestBrowserStaysAtItsServers(t *testing.T) {
 	t.Parallel()
-	path := requireBrowser(t)
+	path := server.Program(t, "chromium-headless-shell", "chromium-headless-shell", "chromium", "google-chrome")
 	program := build(t)
 	web, webAddresses := fleet(t, program, "web")
 	chat, chatAddresses := fleet(t, program, "chat")
 	secret := []string{"GATEWAY_SECRET=" + strings.Repeat("0123456789abcdef", 4)}
-	gateway := newServer(t, "gateway", program, secret, "-web", webAddresses, "-chat", chatAddresses)
-	url := "http://" + gateway.address + "/"
+	gateway := startServer(t, "gateway", program, secret, "-web", webAddresses, "-chat", chatAddresses)
+	url := "http://" + gateway.Address + "/"
 	b := newTab(t, path)
 
 	// Log in, as a user does.
@@ -231,14 +216,14 @@ func TestBrowserStaysAtItsServers(t *testing.T) {
 
 	// Its server dies: it moves once, and nothing that it loads fails.
 	dead := now.Server
-	web[dead].kill(t)
+	web[dead].Kill(t)
 	now = b.reload(t)
 	require.NotEqual(t, dead, now.Server)
 	assert.Equal(t, 1, now.Visits, "what the other knew is gone with it")
 	now = b.stays(t, now)
 
 	// Its first server is back, and has new callers; it stays with the second.
-	web[dead].start(t)
+	web[dead].Start(t)
 	eventually(t, func() bool { return stranger(t, url) == dead }, "%s gets nobody", dead)
 	now = b.stays(t, now)
 	moved := b.cookies(t)
@@ -256,11 +241,11 @@ func TestBrowserStaysAtItsServers(t *testing.T) {
 		for _, server := range b.say(t, 5) {
 			assert.Equal(t, mine, server)
 		}
-		other.kill(t)
+		other.Kill(t)
 		for _, server := range b.say(t, 5) {
 			assert.Equal(t, mine, server)
 		}
-		other.start(t)
+		other.Start(t)
 		for _, server := range b.say(t, 5) {
 			assert.Equal(t, mine, server)
 		}
@@ -268,7 +253,7 @@ func TestBrowserStaysAtItsServers(t *testing.T) {
 	assert.Equal(t, "connected", b.state(t))
 
 	// And when its own one goes, the page hears it, and finds another.
-	chat[mine].kill(t)
+	chat[mine].Kill(t)
 	eventually(t, func() bool { return b.state(t) == "gone: reload" }, "the page does not hear it")
 	assert.Equal(t, now.Server, b.reload(t).Server, "the other service is not concerned")
 	eventually(t, func() bool { return b.state(t) == "connected" }, "the chat does not connect again")

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/health"
+	"github.com/evenkeel-go/evenkeel/integration/internal/server"
 )
 
 // checkTimeout is far above what a check takes, and far below the clients' own time limits.
@@ -54,7 +55,7 @@ func (s *site) get(t *testing.T, path string) (status int, c health.ComponentRep
 
 func (s *site) await(t *testing.T, status int) {
 	t.Helper()
-	eventually(t, func() bool {
+	server.Eventually(t, patience, func() bool {
 		got, _, _ := s.get(t, "/health/ready")
 		return got == status
 	}, "%s: no %d", s.name, status)

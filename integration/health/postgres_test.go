@@ -15,25 +15,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/health"
+	"github.com/evenkeel-go/evenkeel/integration/internal/server"
 )
 
 // startPostgres starts a server with a new, empty database. It trusts everybody, and has no
 // socket but the one on loopback.
-func startPostgres(t *testing.T) (*server, *site, *sql.DB) {
+func startPostgres(t *testing.T) (*server.Server, *site, *sql.DB) {
 	t.Helper()
-	initdb := requireProgram(t, "initdb", "postgresql")
-	program := requireProgram(t, "postgres", "postgresql")
-	s := newServer(t, unprivileged(t))
-	data := filepath.Join(s.dir, "data")
-	out, err := s.process(initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync").CombinedOutput()
+	initdb := requirePostgres(t, "initdb")
+	program := requirePostgres(t, "postgres")
+	s := server.New(t, "postgres")
+	makeUnprivileged(t, s)
+	data := filepath.Join(s.Dir, "data")
+	out, err := s.Process(initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync").CombinedOutput()
 	require.NoError(t, err, string(out))
-	s.command = []string{
-		program, "-D", data, "-p", s.port(), "-c", "listen_addresses=127.0.0.1",
+	s.Command = []string{
+		program, "-D", data, "-p", s.Port(), "-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=", "-c", "fsync=off",
 	}
-	s.start(t)
+	s.Start(t)
 
-	db, err := sql.Open("pgx", fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.address))
+	db, err := sql.Open("pgx", fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.Address))
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, db.Close()) })
 	site := startSite(t, "postgres", health.Ping(db))
@@ -45,9 +47,9 @@ func TestPostgresStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	s, site, _ := startPostgres(t)
 	for range 2 {
-		s.stop(t, syscall.SIGINT) // it waits for no session
+		s.Stop(t, syscall.SIGINT) // it waits for no session
 		site.assertDown(t)
-		s.start(t)
+		s.Start(t)
 		site.await(t, http.StatusOK)
 	}
 }
@@ -57,7 +59,7 @@ func TestPostgresFreezes(t *testing.T) {
 	t.Parallel()
 	s, site, db := startPostgres(t)
 	for range 2 {
-		thaw := s.freeze(t, append(processes(t, db), s.pid(t))...)
+		thaw := s.Freeze(t, processes(t, db)...)
 		site.assertTimesOut(t)
 		site.assertTimesOut(t) // also on a new connection
 		thaw()

@@ -10,18 +10,20 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/evenkeel-go/evenkeel/integration/internal/server"
 )
 
 // startRedis starts a server that keeps nothing on disk.
-func startRedis(t *testing.T) (*server, *site) {
+func startRedis(t *testing.T) (*server.Server, *site) {
 	t.Helper()
-	program := requireProgram(t, "redis-server", "redis-server")
-	s := newServer(t, nil)
-	s.command = []string{program, "--bind", "127.0.0.1", "--port", s.port(), "--save", "", "--appendonly", "no"}
-	s.start(t)
+	program := server.Program(t, "redis-server", "redis-server")
+	s := server.New(t, "redis-server")
+	s.Command = []string{program, "--bind", "127.0.0.1", "--port", s.Port(), "--save", "", "--appendonly", "no"}
+	s.Start(t)
 
 	// By itself, the client dials again and again until the check is out of time.
-	client := redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DialerRetries: 1})
+	client := redis.NewClient(&redis.Options{Addr: s.Address, MaxRetries: -1, DialerRetries: 1})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	site := startSite(t, "redis", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 	site.await(t, http.StatusOK)
@@ -32,9 +34,9 @@ func TestRedisStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	s, site := startRedis(t)
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		s.stop(t, signal)
+		s.Stop(t, signal)
 		site.assertDown(t)
-		s.start(t)
+		s.Start(t)
 		site.await(t, http.StatusOK)
 	}
 }
@@ -44,7 +46,7 @@ func TestRedisStopsAndStarts(t *testing.T) {
 func TestRedisFreezes(t *testing.T) {
 	t.Parallel()
 	s, site := startRedis(t)
-	thaw := s.freeze(t, s.pid(t))
+	thaw := s.Freeze(t)
 	site.assertTimesOut(t)
 	for range 20 { // nobody waits for a second timeout
 		status, c, took := site.get(t, "/health/ready")

@@ -26,7 +26,7 @@ func TestNginx_BreakerLeavesADeadServerAlone_K15(t *testing.T) {
 		evenkeel.WithBalancer(balancer.RoundRobin{}), brief(), evenkeel.WithHooks(evenkeel.Hooks{Breaker: changes.note}))
 	assertNoGetFailed(t, client.series(http.MethodGet, 10))
 
-	b.kill(t)
+	b.Kill(t)
 	dead := client.series(http.MethodGet, 100)
 	assertNoGetFailed(t, dead)
 	opened := changes.of(b)
@@ -46,7 +46,7 @@ func TestNginx_BreakerLeavesADeadServerAlone_K15(t *testing.T) {
 	assert.Equal(t, 5+probes, retries, "attempts at the dead server")
 	assert.Positive(t, probes)
 
-	b.start(t)
+	b.Start(t)
 	stop := client.traffic(t)
 	eventually(t, func() bool {
 		last := changes.of(b)
@@ -71,11 +71,11 @@ func (c *changes) note(change breaker.Change) {
 }
 
 // of returns the changes of a server's breaker.
-func (c *changes) of(s *server) (its []breaker.Change) {
+func (c *changes) of(s *nginx) (its []breaker.Change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, change := range c.told {
-		if change.Name == s.address {
+		if change.Name == s.Address {
 			its = append(its, change)
 		}
 	}

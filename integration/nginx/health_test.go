@@ -59,14 +59,13 @@ func returnsWithin(c health.Check) time.Duration {
 
 // patient is a server that can fall ill: an nginx before an application of its own.
 type patient struct {
-	*server
+	*nginx
 	flag  string // a file that makes nginx answer 500 itself
 	delay atomic.Int64
 }
 
 func startPatient(t *testing.T) *patient {
 	t.Helper()
-	requireNginx(t)
 	p := &patient{}
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -79,7 +78,7 @@ func startPatient(t *testing.T) *patient {
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) //nolint:gosec // the worker may be another user
 	p.flag = filepath.Join(dir, "ill")
-	p.server = startServer(t, settings{Location: fmt.Sprintf("if (-f %s) { return 500; } proxy_pass %s;", p.flag, app.URL)})
+	p.nginx = startServer(t, settings{Location: fmt.Sprintf("if (-f %s) { return 500; } proxy_pass %s;", p.flag, app.URL)})
 	return p
 }
 
@@ -93,7 +92,7 @@ func illnesses() []illness {
 	send := func(signal syscall.Signal) func(*testing.T, *patient) {
 		return func(t *testing.T, p *patient) {
 			t.Helper()
-			require.NoError(t, syscall.Kill(-p.cmd.Process.Pid, signal))
+			require.NoError(t, syscall.Kill(-p.Group(), signal))
 		}
 	}
 	return []illness{
@@ -107,10 +106,10 @@ func illnesses() []illness {
 		{"hangs", send(syscall.SIGSTOP), send(syscall.SIGCONT)},
 		{"refuses", func(t *testing.T, p *patient) {
 			t.Helper()
-			p.kill(t)
+			p.Kill(t)
 		}, func(t *testing.T, p *patient) {
 			t.Helper()
-			p.start(t)
+			p.Start(t)
 		}},
 		{"is slow", func(_ *testing.T, p *patient) { p.delay.Store(int64(2 * attempt)) }, func(_ *testing.T, p *patient) { p.delay.Store(0) }},
 	}
@@ -141,9 +140,9 @@ func (c *client) gets(t *testing.T) (stop func() []call) {
 }
 
 // at returns what is known of a server.
-func (c *client) at(s *server) (known balancer.EndpointStatus) {
+func (c *client) at(s *nginx) (known balancer.EndpointStatus) {
 	for _, e := range c.transport.Stats().Pool.Endpoints {
-		if e.Endpoint.Address == s.address {
+		if e.Endpoint.Address == s.Address {
 			known = e
 		}
 	}
@@ -247,10 +246,10 @@ func TestNginx_AnswersFindTheIll_B08_B11(t *testing.T) {
 func newIllClient(t *testing.T, options ...evenkeel.Option) (*client, []*patient) {
 	t.Helper()
 	var servers []*patient
-	var plain []*server
+	var plain []*nginx
 	for range 4 {
 		p := startPatient(t)
-		servers, plain = append(servers, p), append(plain, p.server)
+		servers, plain = append(servers, p), append(plain, p.nginx)
 	}
 	options = append(append(repeating(), evenkeel.WithResolver(newEndpoints(plain...)), evenkeel.WithBalancer(balancer.RoundRobin{}),
 		withoutBreaker(), evenkeel.WithRules(balancer.Rules{SlowStart: balancer.SlowStart{Window: -1}})), options...)
@@ -262,26 +261,26 @@ func newIllClient(t *testing.T, options ...evenkeel.Option) (*client, []*patient
 func (c *client) leavesAndReturns(t *testing.T, bad *patient, reason string, mend func()) (leaves, returns time.Duration) {
 	t.Helper()
 	start := time.Now()
-	eventually(t, func() bool { return c.at(bad.server).Unavailable == reason }, "%s goes on being used", bad.address)
+	eventually(t, func() bool { return c.at(bad.nginx).Unavailable == reason }, "%s goes on being used", bad.Address)
 	leaves = time.Since(start)
 	time.Sleep(20 * time.Millisecond) // a pick may be under way
-	attempts := c.at(bad.server).Attempts
+	attempts := c.at(bad.nginx).Attempts
 	c.awaitCalls(t, 100)
-	if c.at(bad.server).Unavailable == reason {
-		assert.Equal(t, attempts, c.at(bad.server).Attempts)
+	if c.at(bad.nginx).Unavailable == reason {
+		assert.Equal(t, attempts, c.at(bad.nginx).Attempts)
 	}
 	mend()
 	start = time.Now()
-	eventually(t, func() bool { return c.at(bad.server).Unavailable == "" }, "%s is not used any more", bad.address)
+	eventually(t, func() bool { return c.at(bad.nginx).Unavailable == "" }, "%s is not used any more", bad.Address)
 	returns = time.Since(start)
-	had := c.at(bad.server).Attempts
-	eventually(t, func() bool { return c.at(bad.server).Attempts > had+3 }, "%s gets nothing", bad.address)
+	had := c.at(bad.nginx).Attempts
+	eventually(t, func() bool { return c.at(bad.nginx).Attempts > had+3 }, "%s gets nothing", bad.Address)
 	return leaves, returns
 }
 
 func (c *client) quitAll(t *testing.T, servers []*patient) {
 	t.Helper()
 	for _, p := range servers {
-		c.quit(t, p.server)
+		c.quit(t, p.nginx)
 	}
 }

@@ -39,9 +39,9 @@ func TestNginx_NoPostTwice_R01(t *testing.T) {
 			stop := client.traffic(t)
 			client.awaitCalls(t, phase)
 
-			b.kill(t)
+			b.Kill(t)
 			client.awaitCalls(t, phase)
-			b.start(t)
+			b.Start(t)
 			client.awaitCalls(t, phase)
 			d := startServer(t, s)
 			set.add(d)
@@ -83,7 +83,7 @@ func TestNginx_UnavailableServerIsAvoided_R01(t *testing.T) {
 		require.NoError(t, p.err)
 		if p.status == http.StatusServiceUnavailable {
 			refused++
-			assert.Equal(t, bad.address, p.server)
+			assert.Equal(t, bad.Address, p.server)
 			assert.Equal(t, outcome.NotIdempotent, p.info.Reason)
 			assert.Len(t, p.info.Attempts, 1)
 		}
@@ -136,7 +136,7 @@ func TestNginx_SNIAndHostStayLogical_T13(t *testing.T) {
 	t.Parallel()
 	app, authority := startApp(t), newAuthority(t)
 	s := settings{Location: app.location(), Certificate: authority.issue(t, "svc.example")}
-	servers := []*server{startServer(t, s), startServer(t, s), startServer(t, s)}
+	servers := []*nginx{startServer(t, s), startServer(t, s), startServer(t, s)}
 	client := newClient(t, "https://svc.example", evenkeel.WithResolver(newEndpoints(servers...)),
 		evenkeel.WithBalancer(balancer.RoundRobin{}), trusting(authority))
 	calls := append(client.series(http.MethodGet, 15), client.series(http.MethodPost, 15)...)
@@ -169,7 +169,7 @@ func TestNginx_WrongCertificateGetsNoRequest_T13(t *testing.T) {
 		evenkeel.WithBalancer(balancer.RoundRobin{}), trusting(authority))
 	for _, c := range append(client.series(http.MethodGet, 10), client.series(http.MethodPost, 10)...) {
 		require.NoError(t, c.err)
-		assert.Equal(t, good.address, c.server)
+		assert.Equal(t, good.Address, c.server)
 	}
 	assert.Positive(t, client.transport.Stats().Retries, "the other server must have been tried")
 	client.quit(t, other)
@@ -242,7 +242,7 @@ func assertNoGetFailed(t *testing.T, calls []call) {
 
 // assertPostsOnce says that no POST has reached two servers, or one twice, and
 // that all that succeeded have reached one.
-func assertPostsOnce(t *testing.T, calls []call, app *app, servers ...*server) {
+func assertPostsOnce(t *testing.T, calls []call, app *app, servers ...*nginx) {
 	t.Helper()
 	for id, times := range timesLogged(t, servers...) {
 		assert.Equal(t, 1, times, "%s in the access logs", id)
@@ -266,11 +266,11 @@ func assertPostsOnce(t *testing.T, calls []call, app *app, servers ...*server) {
 
 // assertFailedAt says that calls failed for no other reason than that one of
 // these servers may have had them.
-func assertFailedAt(t *testing.T, calls []call, servers ...*server) {
+func assertFailedAt(t *testing.T, calls []call, servers ...*nginx) {
 	t.Helper()
 	var addresses []string
 	for _, s := range servers {
-		addresses = append(addresses, s.address)
+		addresses = append(addresses, s.Address)
 	}
 	for _, c := range calls {
 		if c.err == nil {
@@ -284,7 +284,7 @@ func assertFailedAt(t *testing.T, calls []call, servers ...*server) {
 }
 
 // timesLogged returns how often each POST is in the access logs.
-func timesLogged(t *testing.T, servers ...*server) map[string]int {
+func timesLogged(t *testing.T, servers ...*nginx) map[string]int {
 	t.Helper()
 	times := map[string]int{}
 	for _, s := range servers {

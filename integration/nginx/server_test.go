@@ -3,36 +3,25 @@
 package nginx_test
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/integration/internal/server"
 )
 
 // patience bounds every wait for something that takes milliseconds on a machine
 // with nothing else to do.
 const patience = 10 * time.Second
 
-// server is an nginx with one virtual server on a loopback port: a master process
-// and a worker, in a directory of their own.
-type server struct {
-	address string
-	dir     string
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	stderr  bytes.Buffer
-}
+// nginx is one with one virtual server on a loopback port: a master process and a worker.
+type nginx struct{ *server.Server }
 
 // settings are what differs between the servers of these tests.
 type settings struct {
@@ -46,7 +35,7 @@ const config = `
 daemon off;
 worker_processes 1;
 pid nginx.pid;
-error_log error.log;
+error_log stderr;
 events {}
 http {
 	log_format calls '$request_method $http_x_request_id $status $server_protocol $ssl_server_name $host $pid';
@@ -67,125 +56,46 @@ http {
 
 // startServer starts a server that ends with the test. Without nginx, the test is
 // skipped.
-func startServer(t *testing.T, s settings) *server {
+func startServer(t *testing.T, s settings) *nginx {
 	t.Helper()
-	requireNginx(t)
-	n := &server{address: freeAddress(t), dir: t.TempDir()}
-	listen, tls := n.address, ""
+	program := server.Program(t, "nginx", "nginx")
+	n := &nginx{server.New(t, "nginx")}
+	n.Command = []string{program, "-p", n.Dir, "-c", "nginx.conf"}
+	listen, tls := n.Address, ""
 	if c := s.Certificate; c != nil {
 		listen += " ssl http2"
 		tls = fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %s;", c.certFile, c.keyFile)
 	}
 	text := fmt.Sprintf(config, listen, tls, s.Location)
 	require.NoError(t, os.WriteFile(n.path("nginx.conf"), []byte(text), 0o600))
-	t.Cleanup(func() {
-		n.killGroup()
-		if t.Failed() {
-			text, _ := os.ReadFile(n.path("error.log"))
-			t.Logf("nginx at %s: %s%s", n.address, n.stderr.String(), text)
-		}
-	})
-	n.start(t)
+	n.Start(t)
 	return n
 }
 
-// requireNginx skips the test if there is no nginx, or fails it where nothing may
-// be skipped.
-func requireNginx(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("nginx"); err == nil {
-		return
-	}
-	const missing = "nginx is not installed: apt-get install nginx"
-	if os.Getenv("EVENKEEL_REQUIRE_SERVERS") == "1" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
-}
-
-// freeAddress returns an address that nobody listens at, with a port below those
-// that the system gives to outgoing connections: one of these could otherwise take
-// the port of a server between its death and its restart.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
-		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
-		if err == nil {
-			require.NoError(t, listener.Close())
-			return address
-		}
-	}
-	require.Fail(t, "no free port")
-	return ""
-}
-
-func (n *server) path(name string) string { return filepath.Join(n.dir, name) }
-
-// start starts the processes, the first time or after kill or quit, and waits
-// until they accept connections. They are a process group together with a shell
-// that ends them all when its standard input ends: nothing stays behind even if
-// the test itself is killed.
-func (n *server) start(t *testing.T) {
-	t.Helper()
-	n.cmd = exec.CommandContext(context.Background(), "sh", "-c",
-		`nginx -p "$0" -c nginx.conf & read -r _; kill -KILL 0`, n.dir)
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	n.cmd.Stderr = &n.stderr
-	var err error
-	n.stdin, err = n.cmd.StdinPipe()
-	require.NoError(t, err)
-	require.NoError(t, n.cmd.Start())
-	eventually(t, n.listens, "nginx does not listen at %s", n.address)
-}
-
-// kill ends master and worker as a crash of the machine does, but that their
-// connections are closed.
-func (n *server) kill(t *testing.T) {
-	t.Helper()
-	n.killGroup()
-	eventually(t, func() bool { return !n.listens() }, "nginx still listens at %s", n.address)
-}
-
-func (n *server) killGroup() {
-	if n.cmd == nil || n.cmd.Process == nil || n.cmd.ProcessState != nil {
-		return
-	}
-	_ = syscall.Kill(-n.cmd.Process.Pid, syscall.SIGKILL)
-	_ = n.cmd.Wait() // it says that the shell was killed
-}
+func (n *nginx) path(name string) string { return filepath.Join(n.Dir, name) }
 
 // quit ends the server gracefully and waits for it: calls under way are finished,
 // connections of HTTP/2 get a GOAWAY.
-func (n *server) quit(t *testing.T) {
+func (n *nginx) quit(t *testing.T) {
 	t.Helper()
 	n.signal(t, "quit")
 	eventually(t, func() bool {
 		_, err := os.Stat(n.path("nginx.pid")) // the master removes it when all workers have ended
 		return os.IsNotExist(err)
-	}, "nginx at %s does not end", n.address)
-	n.killGroup() // the shell
+	}, "nginx at %s does not end", n.Address)
+	n.End() // the shell
 }
 
 // reload starts a new worker; the old one ends gracefully.
-func (n *server) reload(t *testing.T) {
+func (n *nginx) reload(t *testing.T) {
 	t.Helper()
 	n.signal(t, "reload")
 }
 
-func (n *server) signal(t *testing.T, name string) {
+func (n *nginx) signal(t *testing.T, name string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "nginx", "-p", n.dir, "-c", "nginx.conf", "-s", name).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "nginx", "-p", n.Dir, "-c", "nginx.conf", "-s", name).CombinedOutput()
 	require.NoError(t, err, string(out))
-}
-
-func (n *server) listens() bool {
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", n.address)
-	if err != nil {
-		return false
-	}
-	_ = conn.Close()
-	return true
 }
 
 // entry is a line of an access log.
@@ -195,7 +105,7 @@ type entry struct {
 
 // log returns the access log. The line of a call is written after its answer, so
 // only that of a server which has quit is complete.
-func (n *server) log(t *testing.T) []entry {
+func (n *nginx) log(t *testing.T) []entry {
 	t.Helper()
 	text, err := os.ReadFile(n.path("access.log"))
 	require.NoError(t, err)
@@ -209,7 +119,7 @@ func (n *server) log(t *testing.T) []entry {
 }
 
 // workers returns how many different processes have served calls.
-func (n *server) workers(t *testing.T) int {
+func (n *nginx) workers(t *testing.T) int {
 	t.Helper()
 	workers := map[string]bool{}
 	for _, e := range n.log(t) {
@@ -220,10 +130,5 @@ func (n *server) workers(t *testing.T) int {
 
 func eventually(t *testing.T, condition func() bool, format string, args ...any) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); {
-		if time.Now().After(deadline) {
-			require.Failf(t, "waited in vain", format, args...)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	server.Eventually(t, patience, condition, format, args...)
 }

@@ -64,10 +64,10 @@ type endpoints struct {
 	changed chan struct{}
 }
 
-func newEndpoints(servers ...*server) *endpoints {
+func newEndpoints(servers ...*nginx) *endpoints {
 	e := &endpoints{changed: make(chan struct{})}
 	for _, s := range servers {
-		e.current = append(e.current, discovery.Endpoint{Address: s.address})
+		e.current = append(e.current, discovery.Endpoint{Address: s.Address})
 	}
 	return e
 }
@@ -95,24 +95,24 @@ func (e *endpoints) update(change func([]discovery.Endpoint) []discovery.Endpoin
 	e.changed = make(chan struct{})
 }
 
-func (e *endpoints) add(s *server) {
+func (e *endpoints) add(s *nginx) {
 	e.update(func(all []discovery.Endpoint) []discovery.Endpoint {
-		return append(all, discovery.Endpoint{Address: s.address})
+		return append(all, discovery.Endpoint{Address: s.Address})
 	})
 }
 
-func (e *endpoints) drain(s *server) {
+func (e *endpoints) drain(s *nginx) {
 	e.update(func(all []discovery.Endpoint) []discovery.Endpoint {
 		for i := range all {
-			all[i].Draining = all[i].Draining || all[i].Address == s.address
+			all[i].Draining = all[i].Draining || all[i].Address == s.Address
 		}
 		return all
 	})
 }
 
-func (e *endpoints) remove(s *server) {
+func (e *endpoints) remove(s *nginx) {
 	e.update(func(all []discovery.Endpoint) []discovery.Endpoint {
-		return slices.DeleteFunc(all, func(o discovery.Endpoint) bool { return o.Address == s.address })
+		return slices.DeleteFunc(all, func(o discovery.Endpoint) bool { return o.Address == s.Address })
 	})
 }
 
@@ -211,7 +211,7 @@ func (c *client) traffic(t *testing.T) (stop func() []call) {
 // complete. An nginx that is told to quit waits a minute for the first request on
 // a connection that has had none yet, and net/http opens more connections than it
 // comes to use: so they are closed first.
-func (c *client) quit(t *testing.T, servers ...*server) {
+func (c *client) quit(t *testing.T, servers ...*nginx) {
 	t.Helper()
 	c.http.CloseIdleConnections()
 	for _, s := range servers {
@@ -228,14 +228,14 @@ func (c *client) awaitCalls(t *testing.T, n int64) {
 
 // awaitDrained waits until the client knows that the server is to be left alone,
 // and has no calls there.
-func (c *client) awaitDrained(t *testing.T, s *server) {
+func (c *client) awaitDrained(t *testing.T, s *nginx) {
 	t.Helper()
 	eventually(t, func() bool {
 		for _, e := range c.transport.Stats().Pool.Endpoints {
-			if e.Endpoint.Address == s.address {
+			if e.Endpoint.Address == s.Address {
 				return e.Unavailable != "" && e.InFlight == 0
 			}
 		}
 		return true
-	}, "%s still has calls", s.address)
+	}, "%s still has calls", s.Address)
 }

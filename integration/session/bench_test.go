@@ -20,7 +20,7 @@ func BenchmarkLookup(b *testing.B) {
 	_, err := store.Pin(b.Context(), "key", "", "10.0.0.1:8080")
 	require.NoError(b, err)
 	require.NoError(b, server.admin.Set(b.Context(), "plain", "10.0.0.1:8080", time.Hour).Err())
-	bare := goredis.NewClient(&goredis.Options{Addr: server.address})
+	bare := goredis.NewClient(&goredis.Options{Addr: server.Address})
 	b.Cleanup(func() { bare.Close() })
 
 	for _, row := range []struct {

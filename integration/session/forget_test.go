@@ -255,7 +255,7 @@ func TestForget_Outage(t *testing.T) {
 	pin(t, store, "key", "", "a", "a")
 	lookup(t, other, "key", "a")
 
-	server.stop(t, syscall.SIGTERM)
+	server.Stop(t, syscall.SIGTERM)
 	for _, step := range []step{{"b", "", "a"}, {"a", "", ""}, {"a", "", ""}} {
 		got, err := store.Pin(t.Context(), "key", step.from, step.to)
 		assert.Error(t, err)
@@ -265,7 +265,7 @@ func TestForget_Outage(t *testing.T) {
 	assert.Error(t, err)
 	assert.Equal(t, "a", got)
 
-	server.start(t)
+	server.Start(t)
 	eventually(t, func() bool {
 		got, err := store.Pin(t.Context(), "key", "a", "")
 		return err == nil && got == ""

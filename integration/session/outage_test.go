@@ -52,7 +52,7 @@ func TestOutage_Frozen(t *testing.T) {
 	}
 	store.Breaker().Reset() // of what was too slow so far
 
-	server.signal(t, syscall.SIGSTOP)
+	thaw := server.Freeze(t)
 	var asked, refused atomic.Int64
 	var load sync.WaitGroup
 	for _, key := range keys {
@@ -94,7 +94,7 @@ func TestOutage_Frozen(t *testing.T) {
 	_, err := store.Lookup(t.Context(), keys[0])
 	assert.ErrorIs(t, err, breaker.ErrOpen)
 
-	server.signal(t, syscall.SIGCONT)
+	thaw()
 	eventually(t, func() bool {
 		times.Advance(10 * time.Second)
 		got, err := store.Lookup(t.Context(), "new")
@@ -120,13 +120,13 @@ func TestOutage_RestartedWithoutData(t *testing.T) {
 			pin(t, stores[0], key, "a", "b", "b")
 		}
 	}
-	server.stop(t, syscall.SIGTERM)
+	server.Stop(t, syscall.SIGTERM)
 	for _, store := range stores {
 		got, err := store.Lookup(t.Context(), keys[0])
 		assert.Error(t, err)
 		assert.Equal(t, "a", got)
 	}
-	server.start(t)
+	server.Start(t)
 	size, err := server.admin.DBSize(t.Context()).Result()
 	require.NoError(t, err)
 	require.Zero(t, size)
@@ -202,9 +202,9 @@ func TestOutage_KilledUnderLoad(t *testing.T) {
 	}
 	for range 3 {
 		eventually(t, more(&answered), "no answers")
-		server.stop(t, syscall.SIGKILL)
+		server.Stop(t, syscall.SIGKILL)
 		eventually(t, more(&failed), "no failures")
-		server.start(t)
+		server.Start(t)
 		eventually(t, more(&answered), "no answers after the restart")
 	}
 	stop()

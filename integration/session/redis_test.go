@@ -21,10 +21,10 @@ const prefix = "evenkeel:session:"
 
 // newStore returns a store that ends with the test. Where the test does not say otherwise, it
 // waits for as long as it takes.
-func newStore(tb testing.TB, s *server, c redis.Config) *redis.Store {
+func newStore(tb testing.TB, s *redisServer, c redis.Config) *redis.Store {
 	tb.Helper()
 	if c.Options.Addrs == nil {
-		c.Options.Addrs = []string{s.address}
+		c.Options.Addrs = []string{s.Address}
 	}
 	if c.Timeout == 0 {
 		c.Timeout = patience
@@ -50,7 +50,7 @@ func pin(t *testing.T, s *redis.Store, key, from, to, want string) {
 }
 
 // onlyKey returns the one key that the server has with a prefix.
-func (s *server) onlyKey(t *testing.T, prefix string) string {
+func (s *redisServer) onlyKey(t *testing.T, prefix string) string {
 	t.Helper()
 	keys, err := s.admin.Keys(t.Context(), prefix+"*").Result()
 	require.NoError(t, err)
@@ -299,7 +299,7 @@ func TestOtherWaysToConnect(t *testing.T) {
 	}, "the cluster of one does not get ready")
 	for name, options := range map[string]goredis.UniversalOptions{
 		"socket":  {Addrs: []string{server.socket}},
-		"cluster": {Addrs: []string{server.address}, IsClusterMode: true},
+		"cluster": {Addrs: []string{server.Address}, IsClusterMode: true},
 		"RESP2":   {Protocol: 2},
 	} {
 		t.Run(name, func(t *testing.T) {

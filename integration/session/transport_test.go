@@ -28,7 +28,7 @@ type replica struct {
 	failed, recovered atomic.Int64 // events about the store
 }
 
-func newReplica(t *testing.T, server *server, endpoints discovery.Static) *replica {
+func newReplica(t *testing.T, server *redisServer, endpoints discovery.Static) *replica {
 	t.Helper()
 	store := newStore(t, server, redis.Config{
 		// Enough on a busy machine, and less than the transport waits.
@@ -103,14 +103,14 @@ func TestReplicas(t *testing.T) {
 		assert.Zero(t, r.failed.Load())
 	}
 
-	server.stop(t, syscall.SIGKILL)
+	server.Stop(t, syscall.SIGKILL)
 	stay()
 	for _, r := range replicas {
 		assert.EqualValues(t, 1, r.failed.Load(), "it is told once")
 		assert.Zero(t, r.recovered.Load())
 	}
 
-	server.start(t)
+	server.Start(t)
 	for _, r := range replicas {
 		eventually(t, func() bool { r.get(t, keys[0]); return r.recovered.Load() > 0 }, "it does not recover")
 	}

@@ -218,11 +218,18 @@ func (a *Attempt) Take(p node.Pick, now time.Time) {
 	a.pick, a.endpoint, a.start = p, p.Node.Published(), now
 }
 
-// Others reports whether there is now another endpoint which the call has not tried. The
-// goroutine that drives the call may ask.
-func (a *Attempt) Others() bool {
+// Others reports whether there is now another endpoint which the call has not tried, for an attempt after
+// this one, which has ended. The goroutine that drives the call may ask.
+func (a *Attempt) Others() bool { return !a.bound() && a.others() }
+
+// OthersBeside is the same for an attempt beside this one, which is under way.
+func (a *Attempt) OthersBeside() bool {
+	return (a.record.affinity == nil || !a.record.affinity.Bound(outcome.Unknown)) && a.others()
+}
+
+func (a *Attempt) others() bool {
 	r := a.record
-	return a.pick.Node != nil && !r.again && !a.StartedOver && !a.bound() && a.pick.Node.Watcher().Others(r.tried, &a.req)
+	return a.pick.Node != nil && !r.again && !a.StartedOver && a.pick.Node.Watcher().Others(r.tried, &a.req)
 }
 
 // Layer is embedded by the transports that join an attempt, so that the one above
