@@ -51,7 +51,9 @@ func sources(properties []Property) hashkey.Sources {
 // From finds in the request. The first request with a key goes wherever the balancer sends it, and
 // the others follow. A request without a key belongs nowhere.
 type Key struct {
-	// From says where requests carry the key, if not in their context. Empty means nowhere else.
+	// From says where requests carry the key, if not in their context. Empty means nowhere else. Callers
+	// who can make up keys can fill the Store with them, and push others out of a Table: name
+	// something that they cannot.
 	From []Property
 	// TTL is how long a key is remembered after its last request. Zero means 10m. It is of no
 	// effect with a Store, which has its own.

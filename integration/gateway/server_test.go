@@ -13,7 +13,7 @@ const patience = server.Patience
 // startServer starts a server of the example that runs until the test ends.
 func startServer(t *testing.T, name, program string, env []string, args ...string) *server.Server {
 	t.Helper()
-	s := server.New(t, name)
+	s := server.New(t, name, 20000)
 	s.Command = append([]string{program, "-listen", s.Address}, args...)
 	s.Env = env
 	s.Start(t)

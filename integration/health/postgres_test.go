@@ -24,7 +24,7 @@ func startPostgres(t *testing.T) (*server.Server, *site, *sql.DB) {
 	t.Helper()
 	initdb := requirePostgres(t, "initdb")
 	program := requirePostgres(t, "postgres")
-	s := server.New(t, "postgres")
+	s := server.New(t, "postgres", 20000)
 	makeUnprivileged(t, s)
 	data := filepath.Join(s.Dir, "data")
 	out, err := s.Process(initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync").CombinedOutput()

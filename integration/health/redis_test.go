@@ -18,7 +18,7 @@ import (
 func startRedis(t *testing.T) (*server.Server, *site) {
 	t.Helper()
 	program := server.Program(t, "redis-server", "redis-server")
-	s := server.New(t, "redis-server")
+	s := server.New(t, "redis-server", 20000)
 	s.Command = []string{program, "--bind", "127.0.0.1", "--port", s.Port(), "--save", "", "--appendonly", "no"}
 	s.Start(t)
 

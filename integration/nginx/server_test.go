@@ -59,7 +59,7 @@ http {
 func startServer(t *testing.T, s settings) *nginx {
 	t.Helper()
 	program := server.Program(t, "nginx", "nginx")
-	n := &nginx{server.New(t, "nginx")}
+	n := &nginx{server.New(t, "nginx", 20000)}
 	n.Command = []string{program, "-p", n.Dir, "-c", "nginx.conf"}
 	listen, tls := n.Address, ""
 	if c := s.Certificate; c != nil {

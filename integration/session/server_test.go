@@ -28,7 +28,7 @@ type redisServer struct {
 func startRedis(tb testing.TB, args ...string) *redisServer {
 	tb.Helper()
 	program := server.Program(tb, "redis-server", "redis-server")
-	s := &redisServer{Server: server.New(tb, "redis-server")}
+	s := &redisServer{Server: server.New(tb, "redis-server", 10000)} // one of a cluster also takes that 10000 above
 	s.socket = filepath.Join(s.Dir, "redis.sock")
 	s.Command = append([]string{
 		program, "--bind", "127.0.0.1", "--port", s.Port(), "--unixsocket", s.socket, "--save", "", "--appendonly", "no",

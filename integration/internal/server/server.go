@@ -57,12 +57,13 @@ func Program(tb testing.TB, debian string, names ...string) string {
 }
 
 // New returns a server that ends with the test, and is not started yet. If the test fails, it says
-// under this name what the server has said.
-func New(tb testing.TB, name string) *Server {
+// under this name what the server has said. The port is one of the 10000 from the first on, which is
+// 10000 or 20000: packages are tested at the same time.
+func New(tb testing.TB, name string, first int) *Server {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "evenkeel-") //nolint:usetesting // that of the test has a long path, and is for its own user
 	require.NoError(tb, err)
-	s := &Server{Address: freeAddress(tb), Dir: dir}
+	s := &Server{Address: freeAddress(tb, first), Dir: dir}
 	tb.Cleanup(func() {
 		s.End()
 		if tb.Failed() {
@@ -76,10 +77,10 @@ func New(tb testing.TB, name string) *Server {
 // freeAddress returns an address that nobody listens at, with a port below those that the
 // system gives to outgoing connections: one of these could otherwise take the port of a server
 // while it is stopped.
-func freeAddress(tb testing.TB) string {
+func freeAddress(tb testing.TB, first int) string {
 	tb.Helper()
 	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(10000))
 		listener, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", address)
 		if err == nil {
 			require.NoError(tb, listener.Close())
@@ -107,7 +108,7 @@ func (s *Server) Process(name string, args ...string) *exec.Cmd {
 // stays behind even if the test itself is killed, also not what it has frozen.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
-	const shell = `"$@" & echo $! >server.pid; read -r _; kill -CONT $(cat frozen 2>/dev/null) 2>/dev/null; kill -KILL 0`
+	const shell = `trap : HUP; "$@" & echo $! >server.pid; read -r _; kill -CONT $(cat frozen 2>/dev/null) 2>/dev/null; kill -KILL 0`
 	s.cmd = s.Process("sh", append([]string{"-c", shell, "sh"}, s.Command...)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
 	s.cmd.WaitDelay = time.Second // what it has started may hold these
