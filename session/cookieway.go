@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -9,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/evenkeel-go/evenkeel/clock"
 	"github.com/evenkeel-go/evenkeel/discovery"
 	"github.com/evenkeel-go/evenkeel/internal/hashkey"
 )
@@ -218,52 +216,3 @@ func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good boo
 		v.pinned(home, endpoint, v.moving())
 	}
 }
-
-// moves remembers where sessions have moved whose callers may not have heard of it yet, by their cookies: so
-// calls that come at once agree.
-type moves struct {
-	table *Table
-	until atomic.Int64 // when all is forgotten, by the table's clock
-}
-
-const (
-	movesTTL  = 10 * time.Second
-	mostMoves = 4096
-)
-
-func newMoves(c clock.Clock) (*moves, error) {
-	table, err := NewTable(TableConfig{TTL: movesTTL, MaxSessions: mostMoves, Clock: c})
-	return &moves{table: table}, err
-}
-
-// of returns where a cookie's session has moved, "" if it has not.
-func (m *moves) of(cookie string) string {
-	if until := m.until.Load(); until == 0 || int64(m.table.elapsed()) >= until {
-		return "" // as nearly always
-	}
-	endpoint, _ := m.table.Lookup(context.Background(), cookie)
-	return endpoint
-}
-
-// claim decides where the calls with a cookie go that cannot go where they went before.
-func (m *moves) claim(cookie, before, endpoint string) string {
-	m.note()
-	now, _ := m.table.pin(cookie, before, endpoint)
-	return now
-}
-
-// moved notes that an endpoint has answered, and reports whether that was the first answer from there.
-func (m *moves) moved(cookie, endpoint string) bool {
-	m.note()
-	m.set(cookie, endpoint)
-	return m.set("answered "+cookie, endpoint)
-}
-
-func (m *moves) set(key, endpoint string) (changed bool) {
-	before, _ := m.table.Lookup(context.Background(), key)
-	_, changed = m.table.pin(key, before, endpoint)
-	return changed
-}
-
-// note keeps what is remembered from being overlooked.
-func (m *moves) note() { m.until.Store(int64(m.table.elapsed() + movesTTL)) }

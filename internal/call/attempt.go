@@ -205,8 +205,7 @@ func (a *Attempt) Paid() Paid { return a.paid }
 func (a *Attempt) Started() time.Time { return a.start }
 
 // WroteHeaders reports whether the transport said that it has written the request's headers;
-// see [Record.WatchHeaders].
-// An answer says so too: over HTTP/2 it may come before the transport has told.
+// see [Record.WatchHeaders]. An answer says so too: over HTTP/2 it may come before the transport has told.
 func (a *Attempt) WroteHeaders() bool { return a.wrote.Load() || a.Response != nil }
 
 // Connections returns how many connections the transport got for the attempt:
