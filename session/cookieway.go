@@ -131,7 +131,7 @@ func (w *cookieWay) begin(v *visit, req *http.Request) {
 	case best.value != "":
 		v.renew, v.key = best.renew, best.value
 		v.belongs(best.endpoint)
-		if moved := w.moves.of(v.key); moved != "" && moved != best.endpoint && !v.work.Strict {
+		if moved := w.moves.of(v.key); moved != "" && moved != best.endpoint && !v.work.Strict { //nolint:contextcheck // a table does not wait
 			v.renew = true // it has moved, and its caller has not heard of that yet
 			v.join(moved)
 			because := "moved with another call"
