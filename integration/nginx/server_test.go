@@ -20,7 +20,7 @@ import (
 // with nothing else to do.
 const patience = 10 * time.Second
 
-// nginx is one with one virtual server on a loopback port: a master process and a worker.
+// nginx is a master process and a worker, with one virtual server on a loopback port.
 type nginx struct{ *server.Server }
 
 // settings are what differs between the servers of these tests.

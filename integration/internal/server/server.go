@@ -105,10 +105,11 @@ func (s *Server) Process(name string, args ...string) *exec.Cmd {
 
 // Start starts the server, the first time or after it has ended, and waits until it listens. It is
 // in a process group with a shell that ends it when the standard input of the shell ends: nothing
-// stays behind even if the test itself is killed, also not what it has frozen.
+// stays behind even if the test itself is killed, also not what it has frozen: the system then sends
+// SIGHUP to the group, which the shell must survive.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
-	const shell = `trap : HUP; "$@" & echo $! >server.pid; read -r _; kill -CONT $(cat frozen 2>/dev/null) 2>/dev/null; kill -KILL 0`
+	const shell = `trap '' HUP; "$@" & echo $! >server.pid; read -r _; kill -CONT $(cat frozen 2>/dev/null) 2>/dev/null; kill -KILL 0`
 	s.cmd = s.Process("sh", append([]string{"-c", shell, "sh"}, s.Command...)...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
 	s.cmd.WaitDelay = time.Second // what it has started may hold these
