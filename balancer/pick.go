@@ -250,10 +250,14 @@ func (p *Pool) refusedWith(cause error) error {
 
 // awaitFirst is waitForFirst that fails if there was nothing to be had, so that nobody waits once more.
 func (p *Pool) awaitFirst(ctx context.Context) error {
-	if err := p.waitForFirst(ctx); err != nil || p.isReady() {
+	if err := p.waitForFirst(ctx); err != nil {
 		return err
 	}
-	return p.refusal(p.snapshot.Load().main)
+	main := p.snapshot.Load().main
+	if main.cause == nil || p.isReady() { // there may be endpoints just before it is ready
+		return nil
+	}
+	return p.refusal(main)
 }
 
 func (p *Pool) isReady() bool {

@@ -71,17 +71,17 @@ type queue struct {
 
 	mu      sync.Mutex // guards waiters; picks are made under it, taken before the pool's lock
 	waiters list.List  // of *waiter
-	pinned  int        // how many of them have a strict pin
+	pinned  int        // how many of them have a pin
 }
 
 // various reports whether what one attempt has no room for may have room for another: because of
-// routes, or because of strict pins.
+// routes, or because of pins.
 func (q *queue) various(s *snapshot) bool { return len(s.routes) > 0 || q.pinned > 0 }
 
 // add puts an attempt at the end of the queue.
 func (q *queue) add(w *waiter) *list.Element {
 	w.waits = true
-	if w.info.strict() {
+	if w.info.Pin != nil {
 		q.pinned++
 	}
 	return q.waiters.PushBack(w)
@@ -90,7 +90,7 @@ func (q *queue) add(w *waiter) *list.Element {
 // remove takes an attempt out of the queue, if it is still in it.
 func (q *queue) remove(place *list.Element) {
 	w := q.waiters.Remove(place).(*waiter)
-	if w.waits && w.info.strict() {
+	if w.waits && w.info.Pin != nil {
 		q.pinned--
 	}
 	w.waits = false
@@ -135,10 +135,13 @@ func (p *Pool) serveNow() (news bool) {
 // nobody who is served will tell.
 func (p *Pool) serveLocked() (news bool) {
 	q := &p.queue
-	various := q.various(p.snapshot.Load())
-	for e := q.waiters.Front(); e != nil; {
+	routed, full := len(p.snapshot.Load().routes) > 0, false
+	for e := q.waiters.Front(); e != nil && (routed || !full || q.pinned > 0); {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
+		if full && !routed && w.info.Pin == nil {
+			continue // what there is no room for is the same for all who may go anywhere
+		}
 		w.info.Now = p.now()
 		if w.pick, w.news, w.err = p.pick(w.info); !errors.Is(w.err, ErrSaturated) {
 			q.remove(at)
@@ -146,9 +149,7 @@ func (p *Pool) serveLocked() (news bool) {
 			continue
 		}
 		news = news || w.news
-		if !various {
-			break // what there is no room for is the same for all
-		}
+		full = full || w.info.Pin == nil
 	}
 	return news
 }

@@ -195,8 +195,8 @@ func (w *cookieWay) claim(v *visit, endpoint, _ string) (string, error) {
 	if home == "" {
 		return "", nil
 	}
-	before := "" // where they went of late
-	if home != v.first.ID {
+	before := "" // where they went of late, which may be back where they were
+	if home != v.first.ID || w.moves.of(v.key) == home {
 		before = home
 	}
 	now := w.moves.claim(v.key, before, endpoint)
