@@ -208,3 +208,25 @@ func TestSession_LearnByHeader_S02(t *testing.T) {
 		assert.Equal(t, before, h.tr.Stats().Session.Sessions)
 	})
 }
+
+// Given a caller whose endpoint has had too many requests of it, then it is asked again, after a wait, and nobody
+// else is: another one would not know the session.
+func TestSession_TooManyRequestsMoveNobody_S06(t *testing.T) {
+	forKinds(t, "", func(t *testing.T, k seating) {
+		all := []string{"a:80", "b:80", "c:80"}
+		h := newTheatre(t, session.Policy{By: k.by}, all)
+		v := h.visitor(t)
+		at := v.visit(t)
+		before := h.requests("a:80") + h.requests("b:80") + h.requests("c:80") - h.requests(at)
+		h.fail(http.StatusTooManyRequests, at)
+		start := time.Now()
+		resp, err := v.do(t, "/")
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusTooManyRequests, resp.StatusCode)
+		assert.Positive(t, time.Since(start), "there is a pause")
+		assert.Equal(t, before, h.requests("a:80")+h.requests("b:80")+h.requests("c:80")-h.requests(at))
+		h.fail(0, at)
+		v.stays(t, at)
+		assert.Zero(t, h.tr.Stats().Session.Moved)
+	})
+}

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -135,4 +136,25 @@ func TestPin_ManySessionsFewNewOnes(t *testing.T) {
 			assert.InDelta(t, got["b:80"], got["c:80"], 60, "%T", a)
 		}
 	}
+}
+
+// Given endpoints that come at the very end of the wait for them, then whoever waited goes on.
+func TestPool_AwaitFirst_InTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := NewPool(Config{Resolver: waits{}})
+		require.NoError(t, err)
+		defer p.Close()
+		require.ErrorIs(t, p.awaitFirst(t.Context()), ErrNoEndpoints)
+		p.snapshot.Store(&snapshot{main: &cluster{}}) // published, and not ready yet
+		assert.NoError(t, p.awaitFirst(t.Context()))
+	})
+}
+
+// waits is a resolver that says nothing.
+type waits struct{}
+
+// Watch implements [discovery.Resolver].
+func (waits) Watch(ctx context.Context, _ discovery.Sink) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
