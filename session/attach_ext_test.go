@@ -38,6 +38,9 @@ func early(t *testing.T) map[string]func(strict bool) (session.Policy, *http.Req
 			store.at[session.StoreKey("http://users:80", "x1")] = "b:80"
 			return session.Policy{By: session.Learn{Cookie: "sid", Store: store}, Strict: strict}, get(t, "Cookie: sid=x1")
 		},
+		"Route": func(strict bool) (session.Policy, *http.Request) {
+			return session.Policy{By: session.Route{From: []session.Property{{Header: "X-Route"}}}, Strict: strict}, get(t, "X-Route: b:80")
+		},
 	}
 }
 
@@ -100,11 +103,7 @@ func (h *house) waiting(t *testing.T, req *http.Request) (sent *body, ended <-ch
 // That the pool is closed, or that the caller gives up, ends the wait at once; neither is a refusal.
 func TestKeeper_TheWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kinds := early(t)
-		kinds["Route"] = func(strict bool) (session.Policy, *http.Request) {
-			return session.Policy{By: session.Route{From: []session.Property{{Header: "X-Route"}}}, Strict: strict}, get(t, "X-Route: b:80")
-		}
-		for about, sessionOf := range kinds {
+		for about, sessionOf := range early(t) {
 			for _, strict := range []bool{false, true} {
 				for _, retried := range []bool{false, true} {
 					p, req := sessionOf(strict)
@@ -160,5 +159,24 @@ func TestKeeper_OfOnePool(t *testing.T) {
 		assert.Equal(t, first, address, "the first pool has it still")
 		require.NoError(t, h.keeper.Use(nil))
 		require.Error(t, h.keeper.Attach(func(context.Context) error { return nil }))
+	})
+}
+
+// Without a deadline the wait is as long as without sessions.
+func TestKeeper_TheWaitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for about, sessionOf := range early(t) {
+			for _, strict := range []bool{false, true} {
+				p, req := sessionOf(strict)
+				h := newUnresolved(t, p)
+				start := time.Now()
+				sent, ended := h.waiting(t, req)
+				err := (<-ended).err
+				require.ErrorIs(t, err, balancer.ErrNoEndpoints, about)
+				assert.Equal(t, 10*time.Second, time.Since(start), about)
+				assert.Equal(t, int32(1), sent.closes.Load(), about)
+				assert.Empty(t, h.seen)
+			}
+		}
 	})
 }

@@ -33,8 +33,8 @@
 // move is counted, and told with its cause. [Policy.Strict] makes calls fail instead.
 //
 // A session's requests count in the share of its endpoint: algorithms that look at load see them
-// in flight, and those that do not (balancer.RoundRobin, balancer.Random) leave out endpoints that have clearly
-// more of them than another, so that one with many sessions gets fewer new ones.
+// in flight, and those that do not (balancer.RoundRobin, balancer.Random) give the turn of an endpoint that
+// got clearly more requests of late to another, so that one with many sessions gets fewer new ones.
 //
 // Replicas that share a Secret or a Store must have the same endpoints, under the same identities. One that
 // has not heard of a new endpoint yet takes it for gone, and moves the sessions that it had in that time.

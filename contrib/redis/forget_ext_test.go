@@ -6,82 +6,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/breaker"
 	"github.com/evenkeel-go/evenkeel/contrib/redis"
 	"github.com/evenkeel-go/evenkeel/session"
 )
-
-// step is what is done to a key, and where it must be pinned then.
-type step struct {
-	from, to string
-	want     string
-}
-
-// contract is what all stores must do. The same rows are in integration/session.
-var contract = []struct {
-	name  string
-	steps []step
-}{
-	{"pinned", []step{{"", "a", "a"}, {"", "b", "a"}, {"b", "c", "a"}, {"b", "a", "a"}, {"a", "a", "a"}}},
-	{"pinned from somewhere", []step{{"a", "b", "b"}}},
-	{"moved", []step{{"", "a", "a"}, {"a", "b", "b"}, {"a", "c", "b"}}},
-	{"forgotten", []step{{"", "a", "a"}, {"a", "", ""}}},
-	{"forgotten twice", []step{{"", "a", "a"}, {"a", "", ""}, {"a", "", ""}, {"b", "", ""}}},
-	{"forgotten from elsewhere", []step{{"", "a", "a"}, {"b", "", "a"}, {"a", "", ""}}},
-	{"forgotten from nowhere", []step{{"", "a", "a"}, {"", "", "a"}, {"a", "", ""}}},
-	{"forgotten after a move", []step{{"", "a", "a"}, {"a", "b", "b"}, {"a", "", "b"}, {"b", "", ""}}},
-	{"never pinned", []step{{"", "", ""}, {"a", "", ""}, {"", "", ""}}},
-	{"never pinned, then pinned", []step{{"a", "", ""}, {"", "a", "a"}, {"", "b", "a"}}},
-	{"pinned anew", []step{{"", "a", "a"}, {"a", "", ""}, {"", "b", "b"}, {"", "c", "b"}, {"a", "c", "b"}}},
-	{"pinned anew where it was", []step{{"", "a", "a"}, {"a", "", ""}, {"", "a", "a"}, {"", "b", "a"}}},
-	{"pinned anew from where it was", []step{{"", "a", "a"}, {"a", "", ""}, {"a", "b", "b"}}},
-	{"pinned anew from elsewhere", []step{{"", "a", "a"}, {"a", "", ""}, {"c", "b", "b"}}},
-	{"again and again", []step{{"", "a", "a"}, {"a", "", ""}, {"", "b", "b"}, {"a", "", "b"}, {"b", "", ""}, {"", "", ""}, {"", "a", "a"}}},
-}
-
-// A table, one replica, and replicas of which each remembers something older do the same.
-func TestContract(t *testing.T) {
-	for name, newStores := range map[string]func(t *testing.T) []session.Store{
-		"table": func(t *testing.T) []session.Store {
-			table, err := session.NewTable(session.TableConfig{})
-			require.NoError(t, err)
-			return []session.Store{table}
-		},
-		"one": func(t *testing.T) []session.Store {
-			return []session.Store{newStore(t, newFake(), redis.Config{})}
-		},
-		"three": func(t *testing.T) []session.Store {
-			f := newFake()
-			return []session.Store{newStore(t, f, redis.Config{}), newStore(t, f, redis.Config{}), newStore(t, f, redis.Config{})}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			stores := newStores(t)
-			for _, row := range contract {
-				for _, looks := range []bool{false, true} { // or else only those who pin learn anything
-					key := row.name
-					if looks {
-						key += ", and looked up"
-					}
-					for i, step := range row.steps {
-						got, err := stores[i%len(stores)].Pin(t.Context(), key, step.from, step.to)
-						require.NoError(t, err)
-						assert.Equal(t, step.want, got, "%s: step %d", key, i)
-						for _, store := range stores {
-							if looks || i == len(row.steps)-1 {
-								got, err := store.Lookup(t.Context(), key)
-								require.NoError(t, err)
-								assert.Equal(t, step.want, got, "%s: after step %d", key, i)
-							}
-						}
-					}
-				}
-			}
-		})
-	}
-}
 
 // away checks what a store remembers by itself.
 func away(t *testing.T, f *fakeRedis, s *redis.Store, want string) {

@@ -24,7 +24,7 @@ type step struct {
 	want     string
 }
 
-// contract is what all stores must do. The same rows are in contrib/redis.
+// contract is what all stores must do.
 var contract = []struct {
 	name  string
 	steps []step
