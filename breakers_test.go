@@ -1223,7 +1223,7 @@ func TestHooks_Breaker_K13(t *testing.T) {
 		for w := range 8 {
 			random := rand.New(rand.NewPCG(seed, uint64(w)))
 			calling.Go(func() {
-				for range 100 {
+				for range 400 { // some 120 events, in whatever order the callers run
 					name := string("abc"[random.IntN(3)])
 					f.down[name].Store(int32([]int{0, 0, 500}[random.IntN(3)]))
 					_, _ = f.call()
