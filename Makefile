@@ -43,7 +43,7 @@ test: setup test-race test-alloc test-modules vet-386 tidy ## all tests
 
 .PHONY: test-race
 test-race: bin/gotest ## tests of the root module, with the race detector
-	$(GOTEST) -race -shuffle=on -timeout 5m ./...
+	$(GOTEST) -race -shuffle=on -timeout 10m ./...
 
 .PHONY: test-alloc
 test-alloc: bin/gotest ## budgets of allocations, which hold without the race detector only
@@ -65,11 +65,11 @@ vet-386: ## compile the root module for 32 bits
 
 .PHONY: test-386
 test-386: bin/gotest ## tests of the root module on 32 bits, where atomics must be aligned
-	GOARCH=386 $(GOTEST) -shuffle=on -timeout 5m ./...
+	GOARCH=386 $(GOTEST) -shuffle=on -timeout 10m ./...
 
 .PHONY: test-oldest
 test-oldest: bin/gotest ## tests of the root module on the oldest Go, on one and on four processors
-	GOTOOLCHAIN=$(OLDEST_GO) $(GOTEST) -shuffle=on -cpu 1,4 -timeout 5m ./...
+	GOTOOLCHAIN=$(OLDEST_GO) $(GOTEST) -shuffle=on -cpu 1,4 -timeout 10m ./...
 
 .PHONY: tidy
 tidy: ## check that every go.mod says exactly what is needed
