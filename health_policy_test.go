@@ -272,6 +272,7 @@ func TestHealth_UpdateDuringAProbe_P01_H06(t *testing.T) {
 			check.Interval, check.Timeout, check.Fall = time.Minute, time.Minute, 1
 			w := newWard(t, []string{"a", "b"}, evenkeel.WithHealthCheck(check))
 			w.of["a"].probe.Store(hangs)
+			w.of["b"].probe.Store(hangs) // or it may be healthy first, and would be unknown then
 			w.until(time.Minute, 0, func() bool { return w.servers[0].ActiveRequests() == 1 })
 			w.events()
 			w.set(func(c *evenkeel.Config) { c.HealthCheck = nil })

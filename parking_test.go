@@ -190,7 +190,7 @@ func TestParking_SurvivesUpdate_P01(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		assert.Empty(t, f.why(0))
-		assert.Positive(t, f.calls(20)["a"])
+		assert.Positive(t, f.calls(60)["a"])
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -152,7 +153,9 @@ func (w *wire) open(e discovery.Endpoint) int {
 func TestMaxConnectionAge_OneAfterTheOther_B13(t *testing.T) {
 	overEachProtocol(t, func(w *wire) {
 		e := w.serve("a")
-		w.use(Config{Rules: Rules{MaxConnectionAge: time.Minute}}, e)
+		const seed = 1
+		w.Logf("seed %d", seed)
+		w.use(Config{Rand: rand.NewPCG(seed, 0), Rules: Rules{MaxConnectionAge: time.Minute}}, e)
 		for range 400 {
 			w.mustGet("0s")
 			require.Equal(w, 1, w.open(e), "the old one is closed")

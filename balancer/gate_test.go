@@ -886,7 +886,7 @@ func TestGate_CallbackPanicsInAPick_B01_K13(t *testing.T) {
 				}()
 				select {
 				case <-closed:
-				case <-time.After(2 * time.Second):
+				case <-time.After(10 * time.Second):
 					assert.Fail(t, "Close hangs")
 				}
 			})

@@ -647,6 +647,7 @@ func TestMetricsOnly_NeverRefuses(t *testing.T) {
 				if !assert.NoError(t, err) {
 					return
 				}
+				states[b.State()].Add(1)
 				switch random.IntN(50) {
 				case 0:
 					fake.Advance(time.Duration(random.Int64N(int64(time.Second))))
@@ -654,8 +655,6 @@ func TestMetricsOnly_NeverRefuses(t *testing.T) {
 					b.Reset()
 				case 2:
 					assert.NoError(t, b.SetMode(MetricsOnly))
-				case 3:
-					states[b.State()].Add(1)
 				}
 				if random.IntN(20) > 0 {
 					p.Done([]outcome.Class{ok200, ok200, ok200, ok404, err500, err500, hangsUp}[random.IntN(7)])

@@ -432,6 +432,11 @@ func TestHTTP_TLSOfTheTarget_H05(t *testing.T) {
 	}
 }
 
+// soonest is a source of randomness by which nothing waits for its turn.
+type soonest struct{}
+
+func (soonest) Uint64() uint64 { return 0 }
+
 // The same over real sockets, where a template without a dialer speaks HTTP/2 by itself; also the first
 // clone of it.
 func TestHTTP_TLSOverSockets_H05(t *testing.T) {
@@ -449,9 +454,10 @@ func TestHTTP_TLSOverSockets_H05(t *testing.T) {
 	transport.DialContext = nil // the client's own, which dials the server whatever the name
 	for _, target := range []string{"https://example.com", "https://users.internal"} {
 		changes := make(chan health.Change, 10)
-		check := health.Check{Interval: time.Second, Fall: 1, IdleInterval: health.Off} // real time, on a machine that may be busy
+		// Real time, on a machine that may be busy: the first probe begins at once, and has a minute.
+		check := health.Check{Interval: time.Minute, Timeout: time.Minute, Fall: 1, IdleInterval: health.Off}
 		m, err := health.NewMonitor(health.Config{
-			Check: &check, Target: target, Transport: transport, OnChange: func(c health.Change) { changes <- c },
+			Check: &check, Target: target, Transport: transport, Rand: soonest{}, OnChange: func(c health.Change) { changes <- c },
 		})
 		require.NoError(t, err)
 		_, err = m.Add(discovery.Endpoint{Address: server.Listener.Addr().String()})

@@ -160,7 +160,7 @@ func TestSweep_NobodyWaits(t *testing.T) {
 		})
 		select {
 		case <-done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(10 * time.Second):
 			stuck++
 		}
 	}

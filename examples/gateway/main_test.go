@@ -529,7 +529,7 @@ func TestShutdown(t *testing.T) { //nolint:paralleltest // it counts goroutines
 			<-end
 			io.WriteString(w, "done")
 		})
-		d := startDraining(t, map[string][]string{"orders": orders}, 2*time.Second)
+		d := startDraining(t, map[string][]string{"orders": orders}, 5*time.Second)
 		client := d.user(t, "ada")
 		conn, _, err := d.dial(t, client, d.url)
 		require.NoError(t, err)

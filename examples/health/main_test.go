@@ -82,7 +82,7 @@ func TestServersTellAndEndInOrder(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a program cannot send an interrupt on Windows")
 	}
-	p := start(t)
+	p := start(t, "-drain", "5s")
 	live := []string{p.urls["net/http"] + "/health/live", p.urls["chi"] + "/livez"}
 	ready := []string{p.urls["net/http"] + "/health/ready", p.urls["chi"] + "/readyz", p.urls["net/http"] + "/health"}
 	for _, url := range ready {
@@ -98,12 +98,12 @@ func TestServersTellAndEndInOrder(t *testing.T) {
 	}
 
 	require.NoError(t, p.cmd.Process.Signal(os.Interrupt))
-	p.await(t, "drains for 3s")
-	p.await(t, "drains for 3s")
+	p.await(t, "drains for 5s")
+	p.await(t, "drains for 5s")
 	require.Eventually(t, func() bool {
 		code, _ := report(t, ready[0])
 		return code == http.StatusServiceUnavailable
-	}, 2*time.Second, 10*time.Millisecond)
+	}, 4*time.Second, 10*time.Millisecond)
 	code, r := report(t, live[1])
 	assert.Equal(t, http.StatusOK, code)
 	assert.Equal(t, health.Up, r.Status)

@@ -209,7 +209,7 @@ func TestDNS_DefaultResolver(t *testing.T) {
 		}()
 		select {
 		case <-ended:
-		case <-time.After(2 * time.Second): // package net alone takes 5s
+		case <-time.After(4 * time.Second): // package net alone takes 5s
 			t.Error("the watch outlives its context")
 			<-ended
 		}

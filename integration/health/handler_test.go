@@ -18,7 +18,7 @@ import (
 )
 
 // checkTimeout is far above what a check takes, and far below the clients' own time limits.
-const checkTimeout = time.Second
+const checkTimeout = 2 * time.Second
 
 // site is an HTTP server that depends on one component.
 type site struct {

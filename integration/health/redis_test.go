@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
@@ -23,7 +24,7 @@ func startRedis(t *testing.T) (*server.Server, *site) {
 	s.Start(t)
 
 	// By itself, the client dials again and again until the check is out of time.
-	client := redis.NewClient(&redis.Options{Addr: s.Address, MaxRetries: -1, DialerRetries: 1})
+	client := redis.NewClient(&redis.Options{Addr: s.Address, ReadTimeout: time.Minute, MaxRetries: -1, DialerRetries: 1})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	site := startSite(t, "redis", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 	site.await(t, http.StatusOK)

@@ -224,7 +224,7 @@ func TestForget_AllAgree(t *testing.T) {
 func TestForget_MarksEnd(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t)
-	const ttl = 500 * time.Millisecond
+	const ttl = 2 * time.Second
 	config := redis.Config{TTL: ttl}
 	store, other := newStore(t, server, config), newStore(t, server, config)
 	pin(t, store, "key", "", "a", "a")
