@@ -108,6 +108,24 @@ func (a Answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	a.writeTrailer(w, control)
+	if a.early && r.ProtoMajor == 1 {
+		_ = control.Flush()
+		readRest(r)
+	}
+}
+
+// readRest reads what is left of a body after the answer, as much as net/http would do after the
+// handler. When net/http does it and comes to the end, it panics, then or in the next request on that
+// connection: https://go.dev/issue/68560.
+func readRest(r *http.Request) {
+	const most = 256 << 10
+	body := r.Body
+	if recorded, ok := body.(*recordedBody); ok {
+		body = recorded.ReadCloser // the handler has not read it
+	}
+	if r.ContentLength <= most {
+		_, _ = io.CopyN(io.Discard, body, most)
+	}
 }
 
 func (a Answer) writeHeader(w http.ResponseWriter) {

@@ -169,6 +169,20 @@ func TestEarlyStatus(t *testing.T) {
 	})
 }
 
+// Given a small body, which is read after the answer, then the connection serves the next request.
+func TestEarlyStatus_SmallBody(t *testing.T) {
+	everyProtocol(t, func() http.Handler { return evenkeeltest.EarlyStatus(503) }, func(t *rig) {
+		for range 100 {
+			resp, err := t.tr.RoundTrip(request(t.Context(), t, http.MethodPost, t.url, "small"))
+			require.NoError(t, err)
+			assert.Equal(t, 503, resp.StatusCode)
+			assert.Empty(t, readAll(t, resp))
+			synctest.Wait()
+		}
+		assert.Equal(t, 1, t.network.Dials(t.server.Addr()))
+	})
+}
+
 func TestBigAnswer(t *testing.T) {
 	text := strings.Repeat("evenkeel", 1<<17) // more than all buffers hold
 	everyProtocol(t, steps(evenkeeltest.OK(text)), func(t *rig) {
