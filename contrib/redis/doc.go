@@ -17,7 +17,7 @@
 // session is forgotten between three quarters of TTL and TTL after its last request, unless a replica
 // remembers it itself (see below).
 //
-// Pinning is a script that Redis runs in one piece. Of any number of replicas that pin a key at
+// Pinning and extending are scripts that Redis runs in one piece. Of any number of replicas that pin a key at
 // once, one succeeds, and all learn the same endpoint.
 //
 // # When Redis is away

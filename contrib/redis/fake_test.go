@@ -3,6 +3,7 @@ package redis_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"io"
@@ -29,15 +30,15 @@ type fakeRedis struct {
 	replies  map[string]string
 	values   map[string]string
 	lives    map[string]int64 // in milliseconds; they do not pass
-	scripts  bool             // whether it has seen one
-	commands []string
+	scripts  map[string]bool  // those that it has seen, by their SHA-1
+	commands []string         // and "extend" for each run of that script
 	conns    []net.Conn
 }
 
 var errRefused = errors.New("connection refused")
 
 func newFake() *fakeRedis {
-	return &fakeRedis{replies: map[string]string{}, values: map[string]string{}, lives: map[string]int64{}}
+	return &fakeRedis{replies: map[string]string{}, values: map[string]string{}, lives: map[string]int64{}, scripts: map[string]bool{}}
 }
 
 // newStore returns a store in the fake that ends with the test.
@@ -185,20 +186,35 @@ func (f *fakeRedis) answer(args []string) string {
 			return fmt.Sprintf(":%d", life)
 		}
 		return ":-2"
-	case "PEXPIRE":
-		f.lives[args[1]], _ = strconv.ParseInt(args[2], 10, 64)
-		return ":1"
 	case "EVALSHA":
-		if !f.scripts {
+		if !f.scripts[args[1]] {
 			return "-NOSCRIPT No matching script"
 		}
-		return f.pin(args[3:])
+		return f.run(args[3:])
 	case "EVAL":
-		f.scripts = true
-		return f.pin(args[3:])
+		f.scripts[fmt.Sprintf("%x", sha1.Sum([]byte(args[1])))] = true
+		return f.run(args[3:])
 	default:
 		return unknown(args)
 	}
+}
+
+// run runs the one of the two scripts that has so many arguments.
+func (f *fakeRedis) run(args []string) string {
+	if len(args) == 3 {
+		return f.extend(args)
+	}
+	return f.pin(args)
+}
+
+// extend does what the script should: args are the key, what it must be pinned to, and its life.
+func (f *fakeRedis) extend(args []string) string {
+	f.commands = append(f.commands, "extend")
+	if value, ok := f.values[args[0]]; !ok || value != args[1] {
+		return ":0"
+	}
+	f.lives[args[0]], _ = strconv.ParseInt(args[2], 10, 64)
+	return ":1"
 }
 
 // pin does what the script should: args are the key, from, to, what to pin to if it is lost, and the lives

@@ -164,7 +164,7 @@ func TestForget_LifeOfAMark(t *testing.T) {
 			pin(t, s, "k", "", "", "")
 			f.set(func() { assert.Equal(t, left, f.lives[key]) })
 		}
-		assert.Zero(t, f.sent("PEXPIRE"))
+		assert.Zero(t, f.sent("extend"))
 		pin(t, s, "k", "a", "", "")
 		f.set(func() { assert.Equal(t, row.want, f.lives[key], "it is forgotten again") })
 		pin(t, s, "k", "", "b", "b")

@@ -23,7 +23,8 @@ import (
 // its place. One that was deleted from Redis by hand is.
 type Store struct {
 	client  redis.UniversalClient
-	script  *redis.Script // pin
+	pins    *redis.Script // pinScript
+	extends *redis.Script // extendScript
 	breaker *breaker.Breaker
 	local   *session.Table
 	prefix  string
@@ -58,6 +59,15 @@ redis.call('SET', KEYS[1], to, 'PX', life)
 return to
 `
 
+// extendScript gives a key, if it is still pinned to ARGV[1], the life ARGV[2]. What was read a moment ago
+// may be a mark by now, whose longer life must not be cut short.
+const extendScript = `
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+	return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+`
+
 // New returns a store, or all that is wrong with the configuration. It does not connect: a service
 // must be able to start while Redis is away.
 func New(c Config) (*Store, error) {
@@ -78,7 +88,7 @@ func New(c Config) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
-		client: client, script: redis.NewScript(pinScript), breaker: guard, local: local,
+		client: client, pins: redis.NewScript(pinScript), extends: redis.NewScript(extendScript), breaker: guard, local: local,
 		prefix: c.Prefix, ttl: c.TTL.Truncate(time.Millisecond), timeout: c.Timeout,
 		// What an operation has read before the key was forgotten, it remembers up to Timeout later.
 		marks: max(c.TTL, c.Local.TTL).Milliseconds() + c.Timeout.Milliseconds() + 1,
@@ -189,7 +199,7 @@ func (s *Store) get(ctx context.Context, name string) (endpoint string, known bo
 	}
 	if s.due(left.Val()) {
 		// If it fails, the next one extends it.
-		_ = s.client.PExpire(ctx, name, s.ttl).Err()
+		_ = s.extends.Run(ctx, s.client, []string{name}, value.Val(), s.ttl.Milliseconds()).Err()
 	}
 	return value.Val(), true, nil
 }
@@ -203,7 +213,7 @@ func (s *Store) due(left time.Duration) bool {
 
 // pin runs [pinScript].
 func (s *Store) pin(ctx context.Context, name, from, to, ifLost string) (string, error) {
-	return s.script.Run(ctx, s.client, []string{name}, from, to, ifLost, s.ttl.Milliseconds(), s.marks).Text()
+	return s.pins.Run(ctx, s.client, []string{name}, from, to, ifLost, s.ttl.Milliseconds(), s.marks).Text()
 }
 
 // Ping asks Redis whether it is there, whatever the breaker thinks of it: for a component of package

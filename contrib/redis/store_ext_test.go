@@ -50,7 +50,7 @@ func TestStore_PinAndLookup(t *testing.T) {
 func TestStore_Extends(t *testing.T) {
 	for _, row := range []struct {
 		left int64
-		want int // commands
+		want int // runs of the script
 	}{
 		{1000, 0},
 		{750, 0},
@@ -66,7 +66,7 @@ func TestStore_Extends(t *testing.T) {
 		key := f.onlyKey(t)
 		f.set(func() { f.lives[key] = row.left })
 		lookup(t, s, "k", "a")
-		assert.Equal(t, row.want, f.sent("PEXPIRE"), "%d ms left", row.left)
+		assert.Equal(t, row.want, f.sent("extend"), "%d ms left", row.left)
 		if row.want > 0 {
 			f.set(func() { assert.EqualValues(t, 1000, f.lives[key]) })
 		}
@@ -78,7 +78,7 @@ func TestStore_ExtendingMayFail(t *testing.T) {
 	s := newStore(t, f, redis.Config{TTL: time.Second})
 	pin(t, s, "k", "", "a", "a")
 	key := f.onlyKey(t)
-	f.set(func() { f.lives[key], f.replies["PEXPIRE"] = 1, "-ERR no" })
+	f.set(func() { f.lives[key], f.replies["EVALSHA"] = 1, "-ERR no" })
 	lookup(t, s, "k", "a")
 }
 
@@ -138,7 +138,7 @@ func TestStore_RestoresWhatRedisHasLost(t *testing.T) {
 	pin(t, s, "k", "", "a", "a")
 	lookup(t, other, "k", "a")
 	pin(t, s, "k", "a", "b", "b") // the other one still remembers a
-	f.set(func() { f.values, f.lives, f.scripts = map[string]string{}, map[string]int64{}, false })
+	f.set(func() { f.values, f.lives, f.scripts = map[string]string{}, map[string]int64{}, map[string]bool{} })
 	lookup(t, s, "k", "b")
 	lookup(t, other, "k", "b")
 

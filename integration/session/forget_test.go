@@ -3,9 +3,13 @@
 package session_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -218,6 +222,49 @@ func TestForget_AllAgree(t *testing.T) {
 			lookup(t, store, key, "")
 		}
 	}
+}
+
+// writes is a connection that calls before for all that is sent.
+type writes struct {
+	net.Conn
+	before func(sent []byte)
+}
+
+func (w writes) Write(b []byte) (int, error) {
+	w.before(b)
+	return w.Conn.Write(b)
+}
+
+// A lookup extends what it has read, and not the mark that is there by then.
+func TestForget_BeforeItIsExtended(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t)
+	const ttl, local = 10 * time.Minute, 2 * time.Hour
+	config := redis.Config{TTL: ttl, Local: session.TableConfig{TTL: local}}
+	other := newStore(t, server, config)
+	pin(t, other, "key", "", "a", "a")
+	name := server.onlyKey(t, prefix)
+	require.NoError(t, server.admin.PExpire(t.Context(), name, ttl/2).Err())
+
+	var read, forgotten atomic.Bool
+	config.Options.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return writes{conn, func(sent []byte) {
+			switch {
+			case bytes.Contains(bytes.ToLower(sent), []byte("pttl")):
+				read.Store(true)
+			case read.Load() && !forgotten.Swap(true): // what is sent next is to extend it
+				got, err := other.Pin(t.Context(), "key", "a", "")
+				assert.NoError(t, err)
+				assert.Empty(t, got)
+			}
+		}}, err
+	}
+	store := newStore(t, server, config)
+	lookup(t, store, "key", "a") // which it was when it was read
+	require.True(t, forgotten.Load(), "nothing extends it")
+	assert.Greater(t, server.admin.PTTL(t.Context(), name).Val(), local/2, "the mark was cut short")
+	lookup(t, store, "key", "")
 }
 
 // A mark ends by itself, when nobody can restore the key any more.

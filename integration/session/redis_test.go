@@ -181,16 +181,19 @@ func TestLookup_IsNoWrite(t *testing.T) {
 			} else {
 				require.NoError(t, server.admin.Persist(t.Context(), name).Err())
 			}
+			require.NoError(t, server.admin.ScriptFlush(t.Context()).Err())
 			require.NoError(t, server.admin.ConfigResetStat(t.Context()).Err())
 			const lookups = 100
 			for range lookups {
 				lookup(t, store, "key", "a")
 			}
 			calls := server.calls(t)
-			assert.Equal(t, lookups, calls["get"])
+			assert.Equal(t, lookups+row.extends, calls["get"]) // the script has one, too
 			assert.Equal(t, lookups, calls["pttl"])
 			assert.Equal(t, row.extends, calls["pexpire"])
-			assert.Zero(t, calls["set"]+calls["expire"]+calls["eval"]+calls["evalsha"])
+			assert.Equal(t, row.extends, calls["evalsha"])
+			assert.Equal(t, row.extends, calls["eval"]) // the script was flushed
+			assert.Zero(t, calls["set"]+calls["expire"])
 			left := server.admin.PTTL(t.Context(), name).Val()
 			assert.Greater(t, left, 45*time.Minute)
 			assert.LessOrEqual(t, left, time.Hour)
@@ -310,6 +313,12 @@ func TestOtherWaysToConnect(t *testing.T) {
 			pin(t, store, "key", "", "a", "a")
 			pin(t, store, "key", "a", "b", "b")
 			lookup(t, store, "key", "b")
+
+			// To extend it takes a script as well.
+			key := server.onlyKey(t, name)
+			require.NoError(t, server.admin.PExpire(t.Context(), key, time.Minute).Err())
+			lookup(t, store, "key", "b")
+			assert.Greater(t, server.admin.PTTL(t.Context(), key).Val(), 9*time.Minute)
 		})
 	}
 }
