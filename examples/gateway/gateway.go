@@ -137,6 +137,7 @@ func (g *gateway) proxy(service string) http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", service
 			r.SetXForwarded() // what the client claims there is gone already
+			keepUser(r)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			status := statusOf(err)
@@ -165,8 +166,9 @@ func statusOf(err error) int {
 	}
 }
 
-// isInsider reports whether a request comes from this machine, and not by way of a proxy on it.
+// isInsider reports whether a request comes from this machine, and not by way of a proxy on it. An
+// empty X-Forwarded-For is the client's, and the proxy's may be the next.
 func isInsider(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && from.Addr().Unmap().IsLoopback() && r.Header.Get("X-Forwarded-For") == ""
+	return err == nil && from.Addr().Unmap().IsLoopback() && len(r.Header.Values("X-Forwarded-For")) == 0
 }

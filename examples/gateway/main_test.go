@@ -285,6 +285,36 @@ func TestLoginNeedsAName(t *testing.T) {
 	}
 }
 
+// Names with control characters, or very long ones, get no token: they are to be sent in a header.
+func TestLoginRefusesUnfitNames(t *testing.T) {
+	t.Parallel()
+	d := start(t, nil)
+	for _, row := range []struct {
+		name string
+		want int
+	}{
+		{"ada\nbob", http.StatusBadRequest},
+		{"ada\x00", http.StatusBadRequest},
+		{"ada\x7fbob", http.StatusBadRequest},
+		{"ada\u0085bob", http.StatusBadRequest},
+		{strings.Repeat("a", 65), http.StatusBadRequest},
+		{strings.Repeat("é", 33), http.StatusBadRequest},
+		{strings.Repeat("a", 64), http.StatusSeeOther},
+		{"Zoë de la Cruz", http.StatusSeeOther},
+		{" ada\n", http.StatusSeeOther}, // what is around a name is no part of it
+	} {
+		form := strings.NewReader(url.Values{"user": {row.name}}.Encode())
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.url+"/login", form)
+		require.NoError(t, err)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := http.DefaultTransport.RoundTrip(req) // which does not follow
+		require.NoError(t, err)
+		resp.Body.Close()
+		assert.Equal(t, row.want, resp.StatusCode, "%q", row.name)
+		assert.Equal(t, row.want == http.StatusSeeOther, len(resp.Cookies()) == 1, "%q", row.name)
+	}
+}
+
 func TestServicesSeeWhoAsksAndNoToken(t *testing.T) {
 	t.Parallel()
 	seen := make(chan *http.Request, 1)
@@ -302,6 +332,80 @@ func TestServicesSeeWhoAsksAndNoToken(t *testing.T) {
 	assert.Empty(t, r.Header["Forwarded"])
 	assert.Empty(t, r.Header["Authorization"])
 	assert.Equal(t, []string{"a=1; b=2"}, r.Header["Cookie"])
+}
+
+// Proxies remove the headers that Connection names, and the one that says who asks must stay.
+func TestClientsCannotRemoveTheirName(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 1)
+	d := start(t, map[string][]string{"web": stand(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header })})
+	bearer := "Bearer " + d.token(t, "ada")
+	for _, row := range []struct {
+		connection, authorization string
+		want                      []string
+	}{
+		{"keep-alive", bearer, []string{"ada"}},
+		{"X-User", bearer, []string{"ada"}},
+		{"close, x-user", bearer, []string{"ada"}},
+		{"keep-alive", "", nil},
+		{"close, X-User", "", nil},
+	} {
+		d.send(t, browser(t), http.MethodGet, "/", "Connection", row.connection, "Authorization", row.authorization, "X-User", "root")
+		assert.Equal(t, row.want, (<-seen)["X-User"], "%+v", row)
+	}
+}
+
+// Many servers take X_User for X-User, so that no header with an underscore gets to them.
+func TestHeadersWithUnderscoresStayOutside(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 1)
+	d := start(t, map[string][]string{"web": stand(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header })})
+	token := d.token(t, "ada")
+	for _, row := range []struct {
+		name   string
+		passes bool
+	}{
+		{"X_User", false},
+		{"x_user", false},
+		{"X_Forwarded-For", false},
+		{"X-Forwarded_Proto", false},
+		{"_", false},
+		{"X-Request-Id", true},
+	} {
+		for _, authorization := range []string{"Bearer " + token, ""} {
+			d.send(t, browser(t), http.MethodGet, "/", "Authorization", authorization, row.name, "root")
+			header := <-seen
+			assert.Equal(t, row.passes, header.Get(row.name) != "", row.name)
+			assert.Equal(t, authorization != "", header.Get("X-User") == "ada", row.name)
+		}
+	}
+}
+
+// The services get their cookies as the browser wrote them, all but the token.
+func TestCookiesPassUnchanged(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 1)
+	d := start(t, map[string][]string{"orders": stand(t, func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header })})
+	token := "token=" + d.token(t, "ada")
+	for _, row := range []struct{ lines, want []string }{
+		{[]string{token}, nil},
+		{[]string{token + "; a=1"}, []string{"a=1"}},
+		{[]string{"a=1;" + token}, []string{"a=1"}},
+		{[]string{"a=1; " + token + "; b=2"}, []string{"a=1; b=2"}},
+		{[]string{"a=1", token, "b=2; " + token}, []string{"a=1", "b=2"}},
+		{[]string{token + ";a=1; token=other; token;b=2", "token = other"}, []string{"a=1;b=2"}},
+		{[]string{token + `; json={"x":1}; sp=a b; q="v"; comma=a,b;; novalue;  wéird=x;`}, []string{`json={"x":1}; sp=a b; q="v"; comma=a,b;; novalue;  wéird=x;`}},
+		{[]string{token + "; Token=1; my-token=2; tokens=3; a=token=4"}, []string{"Token=1; my-token=2; tokens=3; a=token=4"}},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+"/orders/", http.NoBody)
+		require.NoError(t, err)
+		req.Header["Cookie"] = row.lines
+		resp, err := browser(t).Do(req)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, http.StatusOK, resp.StatusCode, row.lines)
+		assert.Equal(t, row.want, (<-seen)["Cookie"], row.lines)
+	}
 }
 
 func TestOnlyChosenSitesMayCall(t *testing.T) {
@@ -514,6 +618,32 @@ func TestHealthTellsOfTheServices(t *testing.T) {
 	status, r = report("X-Forwarded-For", "192.0.2.1")
 	assert.Equal(t, http.StatusOK, status, "the others are there")
 	assert.Equal(t, "failed", r.Details["orders"].Error, "it is not for everybody")
+}
+
+// Whatever a proxy or a client writes into X-Forwarded-For, who has it is not from this machine.
+func TestInsidersComeDirectly(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		from      string
+		forwarded []string
+		want      bool
+	}{
+		{"127.0.0.1:1", nil, true},
+		{"[::1]:1", nil, true},
+		{"[::ffff:127.0.0.1]:1", nil, true},
+		{"192.0.2.1:1", nil, false},
+		{"nonsense", nil, false},
+		{"127.0.0.1:1", []string{"192.0.2.1"}, false},
+		{"127.0.0.1:1", []string{"", "192.0.2.1"}, false},
+		{"127.0.0.1:1", []string{""}, false},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/health", http.NoBody)
+		r.RemoteAddr = row.from
+		for _, line := range row.forwarded {
+			r.Header.Add("X-Forwarded-For", line)
+		}
+		assert.Equal(t, row.want, isInsider(r), "%+v", row)
+	}
 }
 
 // With a request and a WebSocket under way: the one ends well, the other is cut, and nothing

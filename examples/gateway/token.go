@@ -3,9 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httputil"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -13,6 +17,7 @@ import (
 const (
 	tokenCookie = "token"
 	tokenLasts  = 12 * time.Hour
+	longestName = 64 // bytes
 	// userHeader tells the services who asks. They believe it, so they must be reachable by the
 	// gateway only.
 	userHeader = "X-User"
@@ -28,6 +33,10 @@ func (t tokens) login(w http.ResponseWriter, r *http.Request) {
 	user := strings.TrimSpace(r.PostFormValue("user"))
 	if user == "" {
 		http.Error(w, "the form has no user", http.StatusBadRequest)
+		return
+	}
+	if len(user) > longestName || strings.ContainsFunc(user, unicode.IsControl) { // it goes into a header
+		http.Error(w, "no user has such a name", http.StatusBadRequest)
 		return
 	}
 	now := time.Now()
@@ -79,18 +88,39 @@ func (t tokens) check(next http.Handler, public bool) http.Handler {
 			return
 		}
 		r = r.Clone(r.Context())
-		cookies := r.Cookies()
-		r.Header.Del("Cookie")
-		for _, c := range cookies {
-			if c.Name != tokenCookie {
-				r.AddCookie(c)
-			}
-		}
+		cutToken(r.Header)
 		r.Header.Del("Authorization")
 		r.Header.Del(userHeader)
+		// Servers that make variables of headers, as CGI does, take X_User for X-User.
+		maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return strings.Contains(name, "_") })
 		if err == nil {
 			r.Header.Set(userHeader, user)
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// cutToken cuts the token out of the cookies. The others stay as they are, byte for byte: services
+// may have some that net/http would not read, or would write in another way.
+func cutToken(h http.Header) {
+	lines := h["Cookie"]
+	h.Del("Cookie")
+	for _, line := range lines {
+		pairs := slices.DeleteFunc(strings.Split(line, ";"), func(pair string) bool {
+			name, _, _ := strings.Cut(pair, "=")
+			return strings.TrimSpace(name) == tokenCookie
+		})
+		if line = strings.Trim(strings.Join(pairs, ";"), " "); line != "" {
+			h.Add("Cookie", line)
+		}
+	}
+}
+
+// keepUser lets the services see what check has found, even if the client's Connection header names
+// userHeader: the proxy removes what is named there.
+func keepUser(r *httputil.ProxyRequest) {
+	r.Out.Header.Del(userHeader)
+	if user := r.In.Header.Get(userHeader); user != "" {
+		r.Out.Header.Set(userHeader, user)
+	}
 }
