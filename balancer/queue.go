@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,11 +137,12 @@ func (p *Pool) serveNow() (news bool) {
 func (p *Pool) serveLocked() (news bool) {
 	q := &p.queue
 	routed, full := len(p.snapshot.Load().routes) > 0, false
+	var homes []string // that have no room, of waiters with a pin
 	for e := q.waiters.Front(); e != nil && (routed || !full || q.pinned > 0); {
 		w, at := e.Value.(*waiter), e
 		e = e.Next()
-		if full && !routed && w.info.Pin == nil {
-			continue // what there is no room for is the same for all who may go anywhere
+		if full && !routed && (w.info.Pin == nil || slices.Contains(homes, w.info.Pin.ID)) {
+			continue // what there is no room for is the same for all who may go anywhere, or to the same home
 		}
 		w.info.Now = p.now()
 		if w.pick, w.news, w.err = p.pick(w.info); !errors.Is(w.err, ErrSaturated) {
@@ -149,7 +151,10 @@ func (p *Pool) serveLocked() (news bool) {
 			continue
 		}
 		news = news || w.news
-		full = full || w.info.Pin == nil
+		full = full || !w.info.strict() // one with a loose pin has been offered everything, too
+		if w.info.Pin != nil && len(w.info.Tried) == 0 && !slices.Contains(homes, w.info.Pin.ID) {
+			homes = append(homes, w.info.Pin.ID)
+		}
 	}
 	return news
 }
