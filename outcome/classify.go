@@ -22,7 +22,8 @@ type Attempt struct {
 	TimedOut bool
 	// CallerErr is the error of the caller's own context. The error of the
 	// attempt cannot tell who gave up: net/http returns the cause of the
-	// context on HTTP/1 and its plain error on HTTP/2.
+	// context on HTTP/1 and its plain error on HTTP/2. It is also set, to the
+	// attempt's error, if reading the caller's body has failed.
 	CallerErr error
 }
 

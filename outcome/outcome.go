@@ -41,8 +41,8 @@ const (
 	// an open breaker, a limit. No endpoint learns anything from it.
 	Refused
 
-	// Canceled is an attempt whose caller gave up. It says nothing about
-	// the endpoint.
+	// Canceled is an attempt whose caller gave up, or whose body could not be read.
+	// It says nothing about the endpoint.
 	Canceled
 
 	// Superseded is the leg of a hedged call that lost and was cancelled.
@@ -150,7 +150,7 @@ const (
 	// NotIdempotent: the request may have reached a server and must not
 	// reach one twice.
 	NotIdempotent Reason = "not_idempotent"
-	// Caller: the caller's context ended.
+	// Caller: the caller's context ended, or the request's body could not be read.
 	Caller Reason = "caller"
 	// Open: a circuit breaker is open.
 	Open Reason = "open"

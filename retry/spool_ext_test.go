@@ -175,7 +175,7 @@ func TestSpool_BrokenBody_T02(t *testing.T) {
 		body := &brokenBody{Reader: strings.NewReader(content)}
 		_, err := around(t, base, retry.Policy{Spool: 100}).RoundTrip(request(t.Context(), http.MethodPut, body))
 		require.ErrorIs(t, err, errReset)
-		assert.Equal(t, outcome.NotReplayable, failure(t, err).Reason)
+		assert.Equal(t, outcome.Caller, failure(t, err).Reason)
 		assert.Equal(t, 1, sends)
 		assert.Equal(t, 1, body.closes)
 	}

@@ -416,7 +416,9 @@ func (a *Attempt) classify(timedOut bool) outcome.Outcome {
 		TimedOut: timedOut || r.TimedOut(),
 	}
 	if a.Failure != nil {
-		facts.CallerErr = r.CallerErr()
+		if facts.CallerErr = r.CallerErr(); facts.CallerErr == nil && a.body.unreadable() {
+			facts.CallerErr = a.Failure
+		}
 		facts.NeverSent = a.neverSent()
 	}
 	return r.cfg.Classify(facts)

@@ -49,6 +49,7 @@ type requestBody struct {
 	mu       sync.Mutex // guards what follows; not held while reading
 	reading  bool
 	consumed bool          // a byte was read, or reading failed
+	broke    bool          // reading failed
 	closed   bool          // by the transport
 	detached bool          // the transport can read no more
 	released bool          // the call has no more use for the source
@@ -71,9 +72,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 
 	b.mu.Lock()
 	b.reading = false
-	if n > 0 || (err != nil && err != io.EOF) {
-		b.consumed = true
-	}
+	b.broke = b.broke || (err != nil && err != io.EOF)
+	b.consumed = b.consumed || n > 0 || b.broke
 	if b.idle != nil {
 		close(b.idle)
 		b.idle = nil
@@ -99,6 +99,13 @@ func (b *requestBody) unlockAndClose() error {
 		return b.source.Close()
 	}
 	return nil
+}
+
+// unreadable reports whether reading has failed, so that nobody can be blamed but the caller.
+func (b *requestBody) unreadable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broke
 }
 
 // untouched reports whether the source can be sent again as it is.
