@@ -118,7 +118,7 @@ func NewServices(c ServicesConfig) (*Services, error) {
 // RoundTrip implements [http.RoundTripper]. It does what that of the service's [Transport] does, after
 // it has waited for [ServicesConfig.Find] if it must. Every error is an [*Error]: with the cause
 // [*UnknownServiceError] if the request is for no service, [ErrWrongTarget] if it asks for TLS where the
-// target has none, and [ErrClosed]. Requests that are refused so are in no statistics, and hooks do not
+// target has none, and [ErrClosed]. Requests that no transport has got are in no statistics, and hooks do not
 // see them.
 func (s *Services) RoundTrip(req *http.Request) (*http.Response, error) {
 	t := s.index.Load().ready(req.URL)

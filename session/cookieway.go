@@ -205,14 +205,23 @@ func (w *cookieWay) claim(v *visit, endpoint, _ string) (string, error) {
 }
 
 func (w *cookieWay) end(v *visit, resp *http.Response, endpoint string, good bool) {
-	home := v.first.ID
-	if !good || (home == endpoint && !v.renew) || sets(resp.Header, w.Name) {
+	named, home := v.first.ID, v.home()
+	now, before := "", named // where the session is, and who has answered it last
+	if named != "" {
+		now, before = w.moves.last(v.key, named)
+	}
+	late := home == endpoint && now != "" && now != endpoint // the session has gone on since the call was sent
+	told := named == endpoint && home == endpoint && before == endpoint && !v.renew
+	if !good || late || told || sets(resp.Header, w.Name) {
 		return
 	}
-	now := v.keeper.clock.Now()
+	at := v.keeper.clock.Now()
 	signer := w.known[0].signer
-	w.issue(resp, signer.seal(signer.tag(endpoint), now), now, v.secure)
-	if home != endpoint && (home == "" || w.moves.moved(v.key, endpoint)) {
-		v.pinned(home, endpoint, v.moving())
+	w.issue(resp, signer.seal(signer.tag(endpoint), at), at, v.secure)
+	switch {
+	case named == "":
+		v.pinned("", endpoint, v.moving())
+	case (before != endpoint || home != endpoint) && w.moves.moved(v.key, endpoint):
+		v.pinned(before, endpoint, v.moving())
 	}
 }

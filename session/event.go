@@ -26,8 +26,8 @@ type EventKind uint8
 
 // The kinds of events.
 const (
-	// Moved: a session was served by another endpoint than the one it was pinned to, and
-	// belongs there from now on.
+	// Moved: a session belongs to another endpoint from now on, which has served it. Of sessions in a store
+	// ([Key]) the first call decides before it is sent, and that is told: if it fails, they may move again.
 	Moved EventKind = iota
 	// Rejected: a request had a cookie that is not valid, which was ignored.
 	Rejected

@@ -16,8 +16,10 @@ type moves struct {
 }
 
 const (
+	// answers comes before a cookie in the table's keys where it is about who has answered.
+	answers   = "answered "
 	movesTTL  = 10 * time.Second
-	mostMoves = 4096
+	mostMoves = 1 << 16 // each is remembered in two places
 )
 
 func newMoves(c clock.Clock) (*moves, error) {
@@ -27,11 +29,37 @@ func newMoves(c clock.Clock) (*moves, error) {
 
 // of returns where a cookie's session has moved, "" if it has not.
 func (m *moves) of(cookie string) string {
-	if until := m.until.Load(); until == 0 || int64(m.table.elapsed()) >= until {
-		return "" // as nearly always
+	if m.quiet() {
+		return ""
 	}
 	endpoint, _ := m.table.Lookup(context.Background(), cookie)
+	if endpoint != "" {
+		m.note() // it lives longer from now on
+	}
 	return endpoint
+}
+
+// last returns where a cookie's session has moved, "" if it has not, and who has answered it last:
+// the endpoint that the cookie names, if nobody else has.
+func (m *moves) last(cookie, named string) (now, answered string) {
+	if m.quiet() {
+		return "", named
+	}
+	now, answered = m.of(cookie), m.of(answers+cookie)
+	if answered == "" {
+		answered = named
+	}
+	return now, answered
+}
+
+// quiet reports whether no session has moved of late, as nearly always.
+func (m *moves) quiet() bool {
+	until := m.until.Load()
+	if until == 0 || int64(m.table.elapsed()) < until {
+		return until == 0
+	}
+	m.until.CompareAndSwap(until, 0) // so that the clock is not asked any more
+	return true
 }
 
 // claim decides where the calls with a cookie go that cannot go where they went before.
@@ -45,7 +73,7 @@ func (m *moves) claim(cookie, before, endpoint string) string {
 func (m *moves) moved(cookie, endpoint string) bool {
 	m.note()
 	m.set(cookie, endpoint)
-	return m.set("answered "+cookie, endpoint)
+	return m.set(answers+cookie, endpoint)
 }
 
 func (m *moves) set(key, endpoint string) (changed bool) {

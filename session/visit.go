@@ -63,18 +63,21 @@ func (v *visit) Claim(_ context.Context, endpoint, cause string) (string, error)
 }
 
 // Bound implements [call.Affinity]. In strict mode a call stays where it belongs; but nothing is lost yet of a
-// session that begins with it, if its endpoint could not even be reached.
+// session that begins with it, if its endpoint could not even be reached, or did not want it.
 func (v *visit) Bound(class outcome.Class) bool {
 	pin := v.pin.Load()
 	if pin == nil || !pin.Strict {
 		return false
 	}
-	if class == outcome.NeverSent && v.began.Load() {
+	if (class == outcome.NeverSent || class == outcome.Overload) && v.began.Load() {
 		v.pin.Store(&node.Pin{ID: pin.ID, DrainFor: pin.DrainFor})
 		return false
 	}
 	return true
 }
+
+// Begins implements [call.Affinity].
+func (v *visit) Begins() bool { return v.began.Load() }
 
 // pinTo asks a store to pin a key, and makes the call belong where that is pinned then. changed says that it is
 // this call which has pinned it, as far as can be told.

@@ -22,6 +22,8 @@ type Affinity interface {
 	// Bound reports whether the call must stay where it belongs after an attempt there that has ended like
 	// that, or not yet.
 	Bound(class outcome.Class) bool
+	// Begins reports whether the session begins with this call, so that nothing is lost yet elsewhere.
+	Begins() bool
 }
 
 // SetAffinity says where the call belongs. It must be called before the first attempt.
@@ -42,7 +44,7 @@ func (a *Attempt) stays() bool {
 		return false
 	}
 	pin := a.record.affinity.Pin()
-	return pin != nil && pin.ID == a.EndpointID()
+	return pin != nil && pin.ID == a.EndpointID() && !a.record.affinity.Begins()
 }
 
 // EndpointID returns the identity of the endpoint that the attempt went to, "" if no layer picks.
