@@ -322,7 +322,7 @@ func churnLeaksNothing(t *testing.T, s *stackUnderTest) {
 		}
 	}
 
-	assert.InDelta(t, goroutines, runtime.NumGoroutine(), 2, "goroutines")
+	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2) // of a test before, some may have ended since
 	assert.InDelta(t, conns, s.openConns(), 2, "connections")
 	assert.Len(t, s.status().Endpoints, size)
 	assert.Zero(t, s.status().Draining)

@@ -224,6 +224,6 @@ func aThousandUpdatesLeakNothing(t *testing.T, s *stackUnderTest) {
 	}
 
 	synctest.Wait()
-	assert.InDelta(t, goroutines, runtime.NumGoroutine(), 2, "goroutines")
+	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2) // of a test before, some may have ended since
 	assert.InDelta(t, conns, s.openConns(), 2, "connections")
 }

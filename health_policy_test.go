@@ -327,7 +327,7 @@ func TestHealth_AThousandUpdatesLeakNothing_P04(t *testing.T) {
 		w.of["a"].traffic.Store(0)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		assert.InDelta(t, goroutines, runtime.NumGoroutine(), 2)
+		assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2)
 		assert.InDelta(t, conns, w.network.OpenConns("a:80"), 2)
 	})
 }
