@@ -25,9 +25,8 @@ func TestCookie_MovesBackAndOn_S01(t *testing.T) {
 		require.NoError(t, h.pool.Use(balancer.RoundRobin{}, balancer.Rules{Panic: balancer.Panic{Threshold: -1}}))
 		healthy := func(is func(address string) bool) {
 			for _, e := range endpoints {
-				h.pool.SetHealthy(e.Key(), is(e.Address))
+				h.health(e.Address, is(e.Address))
 			}
-			synctest.Wait()
 		}
 		first, resp := h.ask(t, get(t))
 		old := cookieOf(t, resp)
